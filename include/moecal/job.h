@@ -1,0 +1,39 @@
+/*
+ * job.h - a spec with everything it names opened and understood, before anything is computed
+ */
+#ifndef MC_JOB_H
+#define MC_JOB_H
+
+#include "moecal/match.h"
+#include "moecal/model.h"
+#include "moecal/spec.h"
+
+struct mc_job {
+	const struct mc_spec *spec;      /* borrowed */
+	struct mc_model model;
+	struct mc_dataset dataset;       /* zeroed when there is none */
+	size_t *scheme;                  /* [model.modules_count]: index of a scheme or MC_NO_SCHEME; owned */
+	struct mc_scheme *schemes;       /* borrowed: the recipe's config groups, formats inferred */
+	size_t schemes_count;
+	size_t quantized;                /* modules with a scheme */
+	char **warnings;                 /* sentences for the user; owned */
+	size_t warnings_count;
+};
+
+/*
+ * Opens model, tokenizer and dataset, assigns schemes, checks that every group divides and every
+ * scheme can be computed. Reads headers, config, tokenizer and dataset, no weights.
+ * Errors: everything that those may say; INVALID when no module gets a scheme.
+ */
+bool mc_job_open(struct mc_job *job, struct mc_spec *spec, const struct mc_env *env,
+    struct mc_error *err) MC_CHECKED;
+void mc_job_close(struct mc_job *job);
+
+/* The dtype that a module's weights are calibrated in: spec's precision, or as stored. */
+enum mc_dtype mc_job_weight_dtype(const struct mc_job *job, const struct mc_module *module);
+/* The scheme of module number `index`, or NULL. */
+const struct mc_scheme *mc_job_scheme(const struct mc_job *job, size_t index);
+/* True when experts see all tokens. */
+bool mc_job_sees_all(const struct mc_job *job);
+
+#endif

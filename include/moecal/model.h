@@ -1,0 +1,99 @@
+/*
+ * model.h - a checkpoint understood: its configuration and its named modules
+ *
+ * Modules stand in definition order, as the framework that wrote the checkpoint would walk them:
+ * containers before their children. Opening claims every tensor of the checkpoint for a module and
+ * refuses what is left over, what is missing and what has another shape than config.json says.
+ */
+#ifndef MC_MODEL_H
+#define MC_MODEL_H
+
+#include "moecal/architecture.h"
+#include "moecal/checkpoint.h"
+#include "moecal/env.h"
+
+enum mc_module_kind {
+	MC_KIND_CONTAINER, /* no weight of its own: model, layer, attention, expert, MoE block */
+	MC_KIND_LINEAR,
+	MC_KIND_ROUTER,    /* holds a weight [E, D], never quantized */
+	MC_KIND_EMBEDDING,
+	MC_KIND_NORM
+};
+
+enum mc_role {
+	MC_ROLE_NONE,
+	MC_ROLE_EMBED, MC_ROLE_HEAD, MC_ROLE_FINAL_NORM,
+	MC_ROLE_ATTENTION_NORM, MC_ROLE_FFN_NORM, MC_ROLE_Q_NORM, MC_ROLE_K_NORM,
+	MC_ROLE_Q, MC_ROLE_K, MC_ROLE_V, MC_ROLE_O,
+	MC_ROLE_ROUTER, MC_ROLE_GATE, MC_ROLE_UP, MC_ROLE_DOWN,
+	MC_ROLE_ATTENTION, MC_ROLE_MOE, MC_ROLE_LAYER, MC_ROLE_EXPERT
+};
+const char *mc_role_name(enum mc_role role); /* "q", "gate", "down", ... */
+
+#define MC_NO_INDEX ((size_t)-1)
+
+struct mc_moe_behaviour; /* forward.h: how an MoE block computes; NULL = as the original class */
+
+struct mc_module {
+	char *name;             /* full dotted name; owned */
+	const char *class_name; /* "Linear", "Qwen3MoeSparseMoeBlock"; static or owned by whoever set it */
+	enum mc_module_kind kind;
+	enum mc_role role;
+	size_t layer;           /* MC_NO_INDEX outside layers */
+	size_t expert;          /* MC_NO_INDEX outside experts */
+	size_t rows, cols;      /* of the weight; norms: rows = n, cols = 1 */
+	const struct mc_ckpt_tensor *weight; /* borrowed from the checkpoint; NULL for containers, tied head */
+	const struct mc_ckpt_tensor *bias;   /* or NULL */
+	uint64_t weight_offset;              /* bytes into the tensor (a slice of a fused one) */
+	const struct mc_moe_behaviour *behaviour;
+	void *data;             /* of a replacement; owner: the MoE calibration context */
+};
+
+/* Positions in mc_model.modules of what forward needs of one layer; MC_NO_INDEX = absent. */
+struct mc_layer_index {
+	size_t layer, attention, attention_norm, ffn_norm, q, k, v, o, q_norm, k_norm;
+	size_t moe, router;
+	size_t gate, up, down; /* dense layers: the MLP. MoE layers: of expert 0; expert e is at + 4 * e,
+				* each expert being container, gate, up, down */
+};
+
+struct mc_model {
+	struct mc_model_config config;
+	const struct mc_architecture *arch;
+	struct mc_checkpoint checkpoint; /* owned */
+	struct mc_json *config_json;     /* as read; owned */
+	enum mc_dtype dtype;             /* of the linears; mixed ones: of the first q_proj */
+	size_t modules_count;
+	struct mc_module **modules;      /* owned, each replaceable by mc_model_set_module */
+	struct mc_layer_index *layers;   /* [config.layers]; owned */
+	size_t embed, final_norm, head;  /* head MC_NO_INDEX when tied */
+};
+
+/*
+ * Reads headers and config.json only. Errors: UNSUPPORTED (architecture, tensor layout, already
+ * quantized: names quant_method), CORRUPT (missing, left-over or misshapen tensor, by name), ...
+ */
+bool mc_model_open(struct mc_model *model, const struct mc_roots *roots, const char *folder,
+    struct mc_error *err) MC_CHECKED;
+void mc_model_close(struct mc_model *model);
+
+struct mc_module *mc_model_find(const struct mc_model *model, const char *name); /* or NULL */
+/* Puts `module` in the place of the module of the same name and returns the old one, whose owner is
+ * then the caller. NULL when there is no such name. */
+struct mc_module *mc_model_set_module(struct mc_model *model, const char *name, struct mc_module *module);
+/* Module `offset` (0 container, 1 gate, 2 up, 3 down) of expert e of a MoE layer. */
+struct mc_module *mc_model_expert(const struct mc_model *model, size_t layer, size_t expert, size_t offset);
+
+/*
+ * A weight read from the checkpoint into env->arena, as stored, or rounded to `precision` (a weight
+ * dtype; MC_DTYPE_COUNT: as stored). NaN and Inf are refused: CORRUPT naming the tensor, its first
+ * bad position and the value. Bias, when there is one, as float32.
+ */
+bool mc_model_read_weight(const struct mc_model *model, const struct mc_module *module,
+    enum mc_dtype precision, struct mc_weight *ret, const struct mc_env *env, struct mc_error *err)
+    MC_CHECKED;
+/* A norm's weight as float32 [rows], rounded to precision first. Same errors. */
+bool mc_model_read_vector(const struct mc_model *model, const struct mc_module *module,
+    enum mc_dtype precision, float **ret, const struct mc_env *env, struct mc_error *err) MC_CHECKED;
+
+#endif
