@@ -34,4 +34,7 @@ bool mc_file_remove_tree(const char *path, struct mc_error *err) MC_CHECKED;
 /* Bytes free for us on the file system that holds path (or its nearest existing parent). */
 bool mc_file_free_bytes(const char *path, uint64_t *ret_bytes, struct mc_error *err) MC_CHECKED;
 
+/* close() of a descriptor that may be -1. */
+void mc_close(int fd);
+
 #endif

@@ -35,5 +35,7 @@ enum mc_dtype mc_job_weight_dtype(const struct mc_job *job, const struct mc_modu
 const struct mc_scheme *mc_job_scheme(const struct mc_job *job, size_t index);
 /* True when experts see all tokens. */
 bool mc_job_sees_all(const struct mc_job *job);
+/* An expert with fewer routed tokens counts as starved: 1 % of an even share, at least 1. */
+uint64_t mc_job_floor(const struct mc_job *job);
 
 #endif

@@ -45,8 +45,21 @@ size_t mc_json_size(const struct mc_json *value);      /* members or elements, e
 /* NULL when absent or not an object / array. */
 const struct mc_json *mc_json_get(const struct mc_json *object, const char *key);
 const struct mc_json *mc_json_at(const struct mc_json *array, size_t index);
-/* Member number `index` in file order; *ret_key borrowed. NULL past the end. O(1) when index walks up. */
+/* Member number `index` in file order; *ret_key borrowed. NULL past the end. Counts from the first
+ * member each time: for objects of more than a few hundred members walk with mc_json_next. */
 const struct mc_json *mc_json_member(const struct mc_json *object, size_t index, const char **ret_key);
+/* All members in file order, O(1) a step; nothing when `object` is not an object:
+ *	struct mc_json_iter member = mc_json_iter(object);
+ *	while (mc_json_next(&member)) ... member.key, member.value ...
+ * Replacing a value keeps the walk valid, removing the current member does not. */
+struct mc_json_iter {
+	const struct mc_json *object;
+	const char *key; /* borrowed; NUL-terminated */
+	const struct mc_json *value;
+	void *at; /* private */
+};
+struct mc_json_iter mc_json_iter(const struct mc_json *object);
+bool mc_json_next(struct mc_json_iter *iter);
 /* Asserted to have that type; check mc_json_type first when the input is untrusted. */
 const char *mc_json_string(const struct mc_json *value, size_t *ret_length /* may be NULL */);
 int64_t mc_json_integer(const struct mc_json *value);

@@ -15,17 +15,18 @@
 struct mc_moe_calibration {
 	const char *class_name; /* of the original: "Qwen3MoeSparseMoeBlock" */
 	bool is_permanent;      /* stays after the context: it unpacked fused experts */
-	/* A new module with the name of the original; sub-modules are shared, nothing is copied. Owned by
-	 * the caller. */
+	/* A new module with the name of the original and a behaviour; sub-modules are shared, nothing is
+	 * copied. Owned by the caller, who frees it as name, data (one block or NULL) and struct. */
 	bool (*create)(struct mc_module *original, const struct mc_model_config *config,
 	    bool calibrate_all_experts, struct mc_module **ret, struct mc_error *err);
-	/* Which module to put back; frees the replacement if another one is returned. Required unless
-	 * permanent; of a permanent one it returns itself. */
+	/* Which module to put back; frees the replacement if another one is returned, nothing when it
+	 * fails. Required unless permanent; of a permanent one it returns itself (set by _add). */
 	bool (*restore)(struct mc_module *replacement, struct mc_module *original,
 	    struct mc_module **ret, struct mc_error *err);
 };
 
-/* Names are looked up normalised: lower case, '_' and ' ' as '-'. */
+/* Names are looked up normalised: lower case, '_' and ' ' as '-'. An open context points at its kinds:
+ * nothing is added meanwhile. */
 struct mc_moe_registry {
 	size_t count, capacity;
 	struct mc_moe_calibration *kinds; /* owned; class_name borrowed */
@@ -62,8 +63,9 @@ bool mc_calibration_context_enter(struct mc_calibration_context *context, struct
     const struct mc_moe_registry *registry, bool calibrate_all_experts, mc_moe_progress *progress,
     void *progress_ctx, const struct mc_env *env, struct mc_error *err) MC_CHECKED;
 
-/* Puts the non-permanent ones back; call it on success and on every error path, once (again: no-op).
- * All are tried; the first error is reported. */
+/* Puts the non-permanent ones back; call it on success and on every error path, once (again: no-op, as
+ * on a zeroed context and after an enter that failed). All are tried; the first error is reported, and
+ * the original is back even where its restore failed. */
 bool mc_calibration_context_exit(struct mc_calibration_context *context, const struct mc_env *env,
     struct mc_error *err) MC_CHECKED;
 

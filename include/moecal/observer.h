@@ -33,7 +33,8 @@ bool mc_input_stats_init(struct mc_input_stats *stats, size_t channels, size_t s
     const struct mc_env *env, struct mc_error *err) MC_CHECKED;
 uint64_t mc_input_stats_bytes(size_t channels, size_t sequences);
 /* Adds a slice; any slices of distinct first_channel may be added at once. `start` [sequences + 1] says
- * which sequence a token belongs to. Errors: CORRUPT when a value is not finite. */
+ * which sequence a token belongs to. Errors: CORRUPT when a value is not finite, by token and channel;
+ * the statistics are of no use then. */
 bool mc_input_stats_add(struct mc_input_stats *stats, const struct mc_tap_slice *slice,
     const uint64_t *start, struct mc_error *err) MC_CHECKED;
 
@@ -64,7 +65,8 @@ void mc_input_stats_mean_square(const struct mc_input_stats *stats, float *ret);
  */
 struct mc_coverage_layer;
 struct mc_layer_observer {
-	const struct mc_batch *batch;
+	const struct mc_batch *batch; /* borrowed */
+	size_t layer;
 	struct mc_input_stats qkv, o, gate_up; /* gate_up: all tokens, always */
 	struct mc_input_stats dense_down;
 	struct mc_input_stats *expert_gate_up; /* [E]; NULL when experts see all tokens */

@@ -74,4 +74,12 @@ void mc_channel_stats_add(const float *x, size_t ldx, size_t rows, size_t n, dou
 /* -log softmax(logits)[target], in float64; logits [V]. */
 double mc_cross_entropy(const float *logits, size_t n, size_t target);
 
+/*
+ * Range and per-channel statistics of rows x [., n] (row stride ldx) in one pass, added in row order:
+ * row i stands at x + (rows ? rows[i] : i) * ldx. sum, sum_squares [n] float64, absmax [n]; *min and
+ * *max are widened to what was seen; NaN anywhere makes both NaN. count 0 changes nothing.
+ */
+void mc_block_stats_add(const float *x, size_t ldx, const uint32_t *rows, size_t count, size_t n,
+    double *sum, double *sum_squares, float *absmax, float *min, float *max);
+
 #endif

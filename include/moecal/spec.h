@@ -47,4 +47,7 @@ void mc_spec_release(struct mc_spec *spec);
  * same spec. New, owned. */
 struct mc_json *mc_spec_json(const struct mc_spec *spec, struct mc_error *err) MC_CHECKED;
 
+/* Key number `index` of the spec, in the order of the reference; NULL past the end. Static storage. */
+const char *mc_spec_key(size_t index);
+
 #endif

@@ -61,4 +61,7 @@ struct mc_json *mc_statistics_modules_json(struct mc_statistics *statistics, siz
 /* Seconds and flops per layer, for the manifest. New, owned array. */
 struct mc_json *mc_statistics_layers_json(struct mc_statistics *statistics, struct mc_error *err) MC_CHECKED;
 
+/* Version of SQLite; static storage. */
+const char *mc_statistics_library(void);
+
 #endif

@@ -19,8 +19,8 @@
 enum mc_site {
 	MC_SITE_QKV,        /* input of q, k, v; D channels */
 	MC_SITE_O,          /* input of o; heads * head_dim channels */
-	MC_SITE_GATE_UP,    /* input of gate and up: of all experts when they see all tokens, or dense; D */
-	MC_SITE_EXPERT_GATE_UP, /* routed mode only: the same for one expert's tokens; D */
+	MC_SITE_GATE_UP,    /* input of gate and up, all tokens, once for all experts in either mode, or dense; D */
+	MC_SITE_EXPERT_GATE_UP, /* routed mode only: besides, the same for one expert's tokens; D */
 	MC_SITE_DOWN,       /* input of down: of one expert, or of the dense MLP (expert MC_NO_INDEX); F */
 	MC_SITE_COUNT
 };

@@ -1,0 +1,40 @@
+/*
+ * check_module.h - everything that a verdict says about one quantized linear
+ */
+#ifndef MC_RUN_CHECK_MODULE_H
+#define MC_RUN_CHECK_MODULE_H
+
+#include "export.h"
+
+#include "moecal/pack.h"
+#include "moecal/verdict.h"
+
+/* Where the tensors to check are: a checkpoint, or part files when none was written. */
+struct mc_tensor_source {
+	const struct mc_checkpoint *checkpoint;
+	const struct mc_parts *parts;
+};
+/* NULL when absent. */
+const struct mc_st_entry *mc_source_find(const struct mc_tensor_source *source, const char *name);
+bool mc_source_read(const struct mc_tensor_source *source, const char *name, void *into, struct mc_error *err)
+    MC_CHECKED;
+
+struct mc_module_check {
+	const char *name;
+	const struct mc_scheme *scheme;
+	enum mc_dtype dt;
+	size_t rows, cols;
+	const struct mc_weight *original;  /* or NULL: no bound is checked */
+	const struct mc_parts *computed;   /* or NULL: nothing to compare with */
+};
+
+/* Arena bytes that one check takes at most. */
+uint64_t mc_check_module_bytes(const struct mc_scheme *scheme, size_t rows, size_t cols);
+/* Adds to verdict; false only when something cannot be read. One thread; arena is the worker's. */
+bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *check,
+    const struct mc_tensor_source *source, struct mc_arena *arena, struct mc_error *err) MC_CHECKED;
+
+/* Moves what `from` counted into `into`; `from` is empty afterwards. */
+void mc_verdict_merge(struct mc_verdict *into, struct mc_verdict *from);
+
+#endif
