@@ -76,7 +76,94 @@ $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(LIB)
 .SECONDARY:
 
 .PHONY: unit
-unit: $(TESTS) ## build and run the unit tests; T=name runs one
-	@set -e; for t in $(if $(T),$(BUILD)/unit/test_$(T),$(TESTS)); do OPENBLAS_NUM_THREADS=1 $$t; done
+CHOSEN_TESTS = $(if $(T),$(BUILD)/unit/test_$(T),$(TESTS))
+unit: $(CHOSEN_TESTS) ## build and run the unit tests; T=name runs one
+	@set -e; for t in $(CHOSEN_TESTS); do OPENBLAS_NUM_THREADS=1 $$t; done
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+# --- checks: what `make check` promises needs nothing outside the repository ---------------------
+
+PACKAGES := build-essential pkg-config libjansson-dev libopenblas-pthread-dev libsqlite3-dev libpcre2-dev \
+            libutf8proc-dev libyaml-dev libssl-dev libcmocka-dev
+
+.PHONY: deps
+deps: ## install missing Debian packages (sudo when not root)
+	@missing=; for p in $(PACKAGES); do \
+		dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing:$$missing"; \
+		as_root=; [ "$$(id -u)" -eq 0 ] || as_root=sudo; \
+		$$as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+.PHONY: check check-installed
+check: deps ## install what is missing, build, run all quick tests
+	@$(MAKE) --no-print-directory check-installed
+check-installed: all $(TESTS)
+	@sh tests/check/floors.sh
+	@sh tests/check/style.sh
+	@sh tests/check/docs.sh $(MOECAL)
+	@$(MAKE) --no-print-directory unit
+	@sh tests/check/cli.sh $(MOECAL)
+
+.PHONY: check-asan check-tsan check-clang check-fuzz check-full
+check-asan: ## unit tests under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory VARIANT=asan unit
+check-tsan: ## tests of everything that runs on the pool under ThreadSanitizer
+	@$(MAKE) --no-print-directory VARIANT=tsan T=pool unit
+	@$(MAKE) --no-print-directory VARIANT=tsan T=forward unit
+	@$(MAKE) --no-print-directory VARIANT=tsan T=job unit
+check-clang: ## everything compiles with clang without a warning
+	@$(MAKE) --no-print-directory CC=clang BUILD=build/clang all
+	@$(MAKE) --no-print-directory CC=clang BUILD=build/clang T=dtype unit
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_SECONDS ?= 30
+check-fuzz: ## each fuzzer for FUZZ_SECONDS (needs clang and libclang-rt)
+	@set -e; for f in $(basename $(notdir $(FUZZ_SRC))); do \
+		$(MAKE) --no-print-directory CC=clang VARIANT=fuzz build/fuzz/fuzzers/$$f; \
+		mkdir -p build/fuzz/corpus/$$f; \
+		build/fuzz/fuzzers/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$f; done
+$(BUILD)/fuzzers/%: $(BUILD)/tests/fuzz/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $^ -fsanitize=fuzzer,address,undefined $(LDFLAGS) $(PKG_LIBS) -o $@
+check-full: check check-asan check-tsan check-clang parity-models parity parity-tokenizers ## everything, needs ../shared
+
+# --- doors: compare with reference results; FIXTURES=DIR points at other cases ----------------------
+
+SHARED ?= ../shared
+.PHONY: parity parity-models parity-tokenizers interop
+# Cases that must pass; others are skipped by name while their scheme is not there yet.
+PARITY_REQUIRED := W[0-9]A16*,w4a16-g*,w4a16-channel*,W8A8*,W4A8*,FP8,FP8.f32,FP8-routed*,FP8_DYNAMIC*,FP8_BLOCK*,w8a8-static*,w4a8-fp8-static*
+parity: deps $(BUILD)/doors/parity ## quantized tensors against llm-compressor's
+	@$(BUILD)/doors/parity $(if $(FIXTURES),,--require '$(PARITY_REQUIRED)') --models $(or $(MODELS),$(SHARED)/models) $(or $(FIXTURES),$(SHARED)/fixtures/quantization/presets)
+parity-models: deps $(BUILD)/doors/parity_models ## forward passes against transformers'
+	@$(BUILD)/doors/parity_models $(if $(FIXTURES),,--only 'qwen3_moe*,mixtral*') $(or $(FIXTURES),$(SHARED)/fixtures/architectures)
+parity-tokenizers: deps $(BUILD)/doors/parity_tokenizers ## token ids against the tokenizers library's
+	@$(BUILD)/doors/parity_tokenizers $(or $(FIXTURES),$(SHARED)/fixtures/tokenizers)
+interop: all $(BUILD)/doors/logits ## checkpoints that we wrote, loaded by transformers (Python packages in build/venv)
+	@sh tests/interop/run.sh $(MOECAL) $(BUILD)/doors/logits
+
+# --- use -------------------------------------------------------------------------------------------
+
+.PHONY: demo bench install uninstall format help clean
+demo: deps ## calibrate a small real model to W4A16 and show what comes out
+	@$(MAKE) --no-print-directory all
+	@sh tests/demo.sh $(MOECAL)
+bench: deps all $(BENCHES) ## speed of the all-experts pass as a share of the machine's sgemm peak
+	@sh tests/bench/run.sh $(BUILD)
+install: all ## install into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/include/moecal $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(MOECAL) $(DESTDIR)$(PREFIX)/bin/moecal
+	install -m 644 docs/man/moecal.1 $(DESTDIR)$(PREFIX)/share/man/man1/moecal.1
+	install -m 644 include/moecal/*.h $(DESTDIR)$(PREFIX)/include/moecal/
+	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/libmoecal.a
+uninstall: ## remove what install put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/moecal $(DESTDIR)$(PREFIX)/share/man/man1/moecal.1 $(DESTDIR)$(PREFIX)/lib/libmoecal.a
+	rm -rf $(DESTDIR)$(PREFIX)/include/moecal
+format: ## clang-format over all sources
+	clang-format -i $$(git ls-files '*.c' '*.h')
+clean: ## remove build/
+	rm -rf build
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 20

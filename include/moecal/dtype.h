@@ -59,7 +59,7 @@ uint16_t mc_f32_to_f16(float v);   /* overflow -> infinity */
 float mc_e4m3_to_f32(uint8_t v);
 uint8_t mc_f32_to_e4m3(float v);   /* values past +-448 (after rounding) saturate; NaN -> 0x7F | sign */
 float mc_e2m1_to_f32(uint8_t nibble);
-uint8_t mc_f32_to_e2m1(float v);   /* saturates at 6; sign(0) drops: +-0 -> 0, tiny negative -> 0x8 */
+uint8_t mc_f32_to_e2m1(float v);   /* saturates at 6; sign(0) drops: +-0 -> 0, tiny negative -> 0x8; NaN -> 0 */
 float mc_e8m0_to_f32(uint8_t v);   /* 2^(v-127); 255 -> NaN */
 
 /* v rounded to dtype (F32: unchanged; BF16, F16; F8_E4M3 saturating) and back. */

@@ -27,6 +27,9 @@ bool mc_match_schemes(const struct mc_quant_config *config, const struct mc_matc
     size_t count, size_t *ret_scheme, void (*unmatched)(void *ctx, const char *target), void *ctx,
     struct mc_error *err) MC_CHECKED;
 
+/* Whether a target can be used: "re:" patterns must compile. INVALID names the pattern and the reason. */
+bool mc_match_check(const char *target, struct mc_error *err) MC_CHECKED;
+
 /* One pattern list against one module (for tools). */
 bool mc_match_any(char *const *patterns, size_t patterns_count, const struct mc_match_module *module,
     bool *ret_matched, struct mc_error *err) MC_CHECKED;

@@ -20,11 +20,17 @@ bool mc_add(uint64_t a, uint64_t b, uint64_t *ret_sum)
 	return !__builtin_add_overflow(a, b, ret_sum);
 }
 
+/* Far more than records need, and below where any allocator stops answering politely. */
+#define MOST_BYTES ((uint64_t)1 << 39)
+
 void *mc_alloc(size_t count, size_t size, const char *what, struct mc_error *err)
 {
-	/* calloc(0, ...) may return NULL, which would read as a failure. */
-	void *p = mc_fault_here("alloc") ? NULL : calloc(count ? count : 1, size ? size : 1);
+	uint64_t bytes;
+	void *p = NULL;
 
+	/* calloc(0, ...) may return NULL, which would read as a failure. */
+	if (mc_mul(count, size, &bytes) && bytes <= MOST_BYTES && !mc_fault_here("alloc"))
+		p = calloc(1, bytes ? (size_t)bytes : 1);
 	if (!p)
 		mc_fail(err, MC_NO_MEMORY, "", "no memory for %s: %zu times %zu bytes needed", what,
 		    count, size);
@@ -42,7 +48,7 @@ bool mc_grow(void **ptr, size_t *capacity, size_t need, size_t item_size, const 
 		return true;
 	while (new_capacity < need)
 		new_capacity = new_capacity > SIZE_MAX / 2 ? need : new_capacity * 2;
-	if (mc_mul(new_capacity, item_size, &bytes) && bytes <= PTRDIFF_MAX &&
+	if (mc_mul(new_capacity, item_size, &bytes) && bytes <= MOST_BYTES &&
 	    !mc_fault_here("alloc"))
 		p = realloc(*ptr, bytes ? bytes : 1);
 	if (!p)

@@ -21,9 +21,11 @@
 #endif
 #endif
 #if defined(__SANITIZE_ADDRESS__) || defined(WITH_ASAN)
-#include <sanitizer/asan_interface.h>
-#define POISON(p, n) ASAN_POISON_MEMORY_REGION(p, n)
-#define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
+/* Declared here: not every compiler that has the sanitizer brings its header. */
+void __asan_poison_memory_region(void const volatile *p, size_t n);
+void __asan_unpoison_memory_region(void const volatile *p, size_t n);
+#define POISON(p, n) __asan_poison_memory_region(p, n)
+#define UNPOISON(p, n) __asan_unpoison_memory_region(p, n)
 #else
 #define POISON(p, n) ((void)0)
 #define UNPOISON(p, n) ((void)0)

@@ -6,6 +6,7 @@
  */
 #include "moecal/json.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -34,6 +35,17 @@ static struct mc_json *outer(json_t *value)
 
 /* --- life ------------------------------------------------------------------------------------ */
 
+/* jansson passes over a NUL byte that follows a number. JSON has none anywhere. */
+static bool require_no_nul(const char *text, size_t length, const char *where, struct mc_error *err)
+{
+	const char *nul = length ? memchr(text, '\0', length) : NULL;
+
+	if (nul)
+		return mc_fail(err, MC_INVALID, where, "not valid JSON: byte %zu is NUL",
+		    (size_t)(nul - text));
+	return true;
+}
+
 struct mc_json *mc_json_parse(
     const char *text, size_t length, const char *where, struct mc_error *err)
 {
@@ -44,6 +56,8 @@ struct mc_json *mc_json_parse(
 		mc_fail(err, MC_NO_MEMORY, where, "no memory for a JSON text of %zu bytes", length);
 		return NULL;
 	}
+	if (!require_no_nul(text, length, where, err))
+		return NULL;
 	root = json_loadb(length ? text : "", length,
 	    JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
 	if (root)
@@ -333,30 +347,56 @@ static bool write_string(struct writer *w, const char *text, size_t length)
 	return ok && put(w, text + plain, length - plain) && put(w, "\"", 1);
 }
 
-/* The fewest digits d1d2d3... (value = d1.d2d3... * 10^exponent) that read back to the same value.
- * Only digits are taken from printf, so a locale's decimal comma does not matter. */
+/* Is d1.d2d3... * 10^exponent the value? Asked without a decimal point, which has a locale. */
+static bool reads_back(const char *digits, int exponent, double value)
+{
+	char text[48];
+
+	snprintf(text, sizeof(text), "%se%d", digits, exponent - (int)strlen(digits) + 1);
+	return strtod(text, NULL) == value;
+}
+
+/* Adds one in the last place; false when only nines stand there. */
+static bool next_up(char *digits)
+{
+	size_t n = strlen(digits);
+
+	while (n > 0 && digits[n - 1] == '9')
+		digits[--n] = '0';
+	if (n > 0)
+		digits[n - 1]++;
+	return n > 0;
+}
+
+/*
+ * The fewest digits d1d2d3... (value = d1.d2d3... * 10^exponent) that read back to the same value.
+ * Rounding to n digits finds them but for one case: above a power of two the next double is twice
+ * as far as below it, so the n digits above may read back when the nearer ones below do not.
+ */
 static void shortest_digits(double value, char digits[24], int *ret_exponent)
 {
-	char text[40];
 	/* 15 digits survive the way through a normal double, so fewer need no try: they end in
 	 * zeros. Subnormal numbers hold less. */
-	int precision = value < 2.2250738585072014e-308 ? 1 : 15;
-	size_t n = 0;
+	int precision = value < DBL_MIN ? 1 : 15;
+	char text[40];
+	size_t n;
 
 	for (; precision <= 17; precision++) {
+		const char *s = text;
+
 		snprintf(text, sizeof(text), "%.*e", precision - 1, value);
-		if (strtod(text, NULL) == value)
+		for (n = 0; *s != 'e'; s++) {
+			if (*s >= '0' && *s <= '9')
+				digits[n++] = *s;
+		}
+		digits[n] = '\0';
+		*ret_exponent = (int)strtol(s + 1, NULL, 10);
+		if (reads_back(digits, *ret_exponent, value) ||
+		    (next_up(digits) && reads_back(digits, *ret_exponent, value)))
 			break;
 	}
-	const char *s = text;
-	for (; *s != 'e'; s++) {
-		if (*s >= '0' && *s <= '9')
-			digits[n++] = *s;
-	}
-	while (n > 1 && digits[n - 1] == '0')
-		n--;
-	digits[n] = '\0';
-	*ret_exponent = (int)strtol(s + 1, NULL, 10);
+	for (n = strlen(digits); n > 1 && digits[n - 1] == '0'; n--)
+		digits[n - 1] = '\0';
 }
 
 static bool write_real(struct writer *w, double value)

@@ -87,11 +87,16 @@ void mc_problems_add(struct mc_problems *problems, const char *pointer, const ch
 void mc_problems_add_unknown_key(struct mc_problems *problems, const char *pointer, const char *key,
     const char *const *known, size_t known_count)
 {
-	const char *nearest = mc_nearest(key, known, known_count);
+	const char *nearest;
 	char where[160], list[256] = "";
 	size_t used = 0;
 
+	if (problems->count == MC_MAX_PROBLEMS) {
+		problems->total++;
+		return;
+	}
 	mc_pointer_join(where, pointer, key);
+	nearest = mc_nearest(key, known, known_count);
 	if (nearest != NULL) {
 		mc_problems_add(problems, where, "unknown key '%.64s'; did you mean '%s'?", key, nearest);
 		return;

@@ -43,14 +43,15 @@ bool mc_coverage_layer_new(struct mc_coverage *coverage, size_t layer, size_t ex
 	return true;
 }
 
-bool mc_coverage_add(struct mc_coverage_layer *layer, const struct mc_tap_routing *routing,
-    struct mc_error *err)
+bool mc_coverage_add(
+    struct mc_coverage_layer *layer, const struct mc_tap_routing *routing, struct mc_error *err)
 {
 	size_t pairs = routing->tokens * routing->k;
 
 	if (routing->k != layer->k || routing->experts != layer->experts)
 		return mc_fail(err, MC_INTERNAL, "coverage",
-		    "layer %zu has %zu experts, %zu for each token, but was given a choice of %zu of %zu",
+		    "layer %zu has %zu experts, %zu for each token, but was given a choice of %zu "
+		    "of %zu",
 		    layer->layer, layer->experts, layer->k, routing->k, routing->experts);
 	/* Nothing is counted of a choice that is wrong somewhere. */
 	for (size_t i = 0; i < pairs; i++)
@@ -90,8 +91,8 @@ static int ascending(const void *a, const void *b)
 }
 
 /*
- * With x sorted ascending and i from 1: sum of (2i - n - 1) x_i over n * sum of x_i. It is 0 when all
- * are equal and (n - 1) / n when one has everything; 0 when there is nothing to share.
+ * With x sorted ascending and i from 1: sum of (2i - n - 1) x_i over n * sum of x_i. It is 0 when
+ * all are equal and (n - 1) / n when one has everything; 0 when there is nothing to share.
  */
 static double gini(const uint64_t *x, size_t n)
 {
@@ -136,7 +137,8 @@ bool mc_coverage_summarise(const struct mc_coverage_layer *layer, uint64_t floor
 
 	uint64_t low = sorted[(n - 1) / 2], high = sorted[n / 2];
 	ret->min = sorted[0];
-	ret->median = low + (high - low) / 2; /* of the two in the middle when n is even, rounded down */
+	ret->median =
+	    low + (high - low) / 2; /* of the two in the middle when n is even, rounded down */
 	ret->max = sorted[n - 1];
 	ret->gini = gini(sorted, n);
 	ret->tokens_to_floor = tokens_to_floor(sorted[0], layer->tokens, floor);

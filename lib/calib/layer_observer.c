@@ -22,8 +22,8 @@ static bool is_moe(const struct mc_model *model, size_t layer)
 static struct mc_input_stats *stats_of_experts(size_t experts, size_t channels, size_t sequences,
     const struct mc_env *env, struct mc_error *err)
 {
-	struct mc_input_stats *stats = mc_arena_zalloc(env->arena, experts, sizeof *stats,
-	    "statistics of experts", err);
+	struct mc_input_stats *stats =
+	    mc_arena_zalloc(env->arena, experts, sizeof *stats, "statistics of experts", err);
 
 	for (size_t e = 0; stats != NULL && e < experts; e++)
 		if (!mc_input_stats_init(&stats[e], channels, sequences, env, err))
@@ -31,9 +31,9 @@ static struct mc_input_stats *stats_of_experts(size_t experts, size_t channels, 
 	return stats;
 }
 
-bool mc_layer_observer_init(struct mc_layer_observer *observer, const struct mc_model *model, size_t layer,
-    const struct mc_batch *batch, bool see_all_tokens, struct mc_coverage_layer *coverage,
-    const struct mc_env *env, struct mc_error *err)
+bool mc_layer_observer_init(struct mc_layer_observer *observer, const struct mc_model *model,
+    size_t layer, const struct mc_batch *batch, bool see_all_tokens,
+    struct mc_coverage_layer *coverage, const struct mc_env *env, struct mc_error *err)
 {
 	const struct mc_layer_index *index = &model->layers[layer];
 	size_t experts = is_moe(model, layer) ? model->config.experts : 0, n = batch->sequences;
@@ -41,9 +41,9 @@ bool mc_layer_observer_init(struct mc_layer_observer *observer, const struct mc_
 
 	*observer = (struct mc_layer_observer){
 	    .batch = batch, .layer = layer, .experts = experts, .coverage = coverage};
-	if (!mc_input_stats_init(&observer->qkv, width_of(model, index->q), n, env, err)
-	    || !mc_input_stats_init(&observer->o, width_of(model, index->o), n, env, err)
-	    || !mc_input_stats_init(&observer->gate_up, narrow, n, env, err))
+	if (!mc_input_stats_init(&observer->qkv, width_of(model, index->q), n, env, err) ||
+	    !mc_input_stats_init(&observer->o, width_of(model, index->o), n, env, err) ||
+	    !mc_input_stats_init(&observer->gate_up, narrow, n, env, err))
 		return false;
 	if (experts == 0)
 		return mc_input_stats_init(&observer->dense_down, wide, n, env, err);
@@ -68,13 +68,14 @@ static uint64_t experts_bytes(size_t experts, size_t channels, size_t sequences)
 {
 	uint64_t each = mc_input_stats_bytes(channels, sequences), structs, all;
 
-	if (!mc_mul(experts, sizeof(struct mc_input_stats), &structs) || !mc_mul(experts, each, &all))
+	if (!mc_mul(experts, sizeof(struct mc_input_stats), &structs) ||
+	    !mc_mul(experts, each, &all))
 		return UINT64_MAX;
 	return plus(plus(structs, 63) / 64 * 64, all);
 }
 
-uint64_t mc_layer_observer_bytes(const struct mc_model *model, size_t layer, size_t sequences,
-    bool see_all_tokens)
+uint64_t mc_layer_observer_bytes(
+    const struct mc_model *model, size_t layer, size_t sequences, bool see_all_tokens)
 {
 	const struct mc_layer_index *index = &model->layers[layer];
 	size_t experts = is_moe(model, layer) ? model->config.experts : 0;
@@ -90,10 +91,11 @@ uint64_t mc_layer_observer_bytes(const struct mc_model *model, size_t layer, siz
 	return plus(bytes, experts_bytes(experts, wide, sequences));
 }
 
-/* --- the tap ------------------------------------------------------------------------------------- */
+/* --- the tap ---------------------------------------------------------------------------------- */
 
 /* NULL: nobody keeps statistics of this. */
-static struct mc_input_stats *stats_for(struct mc_layer_observer *observer, enum mc_site site, size_t expert)
+static struct mc_input_stats *stats_for(
+    struct mc_layer_observer *observer, enum mc_site site, size_t expert)
 {
 	struct mc_input_stats *stats = NULL;
 
@@ -136,8 +138,8 @@ static const char *site_name(enum mc_site site)
 	return "an unknown site";
 }
 
-static bool fail_in_layer(const struct mc_layer_observer *observer, const struct mc_tap_slice *slice,
-    enum mc_code code, const char *text, struct mc_error *err)
+static bool fail_in_layer(const struct mc_layer_observer *observer,
+    const struct mc_tap_slice *slice, enum mc_code code, const char *text, struct mc_error *err)
 {
 	char where[96];
 
@@ -163,8 +165,8 @@ static bool take_inputs(void *ctx, const struct mc_tap_slice *slice, struct mc_e
 	if (!mc_input_stats_add(stats, slice, observer->batch->start, &why))
 		return fail_in_layer(observer, slice, why.code, why.text, err);
 	/* One slice counts for all: its calls come one after another. */
-	if (slice->site == MC_SITE_DOWN && slice->first_channel == 0 && observer->coverage != NULL
-	    && slice->expert < observer->coverage->experts)
+	if (slice->site == MC_SITE_DOWN && slice->first_channel == 0 &&
+	    observer->coverage != NULL && slice->expert < observer->coverage->experts)
 		observer->coverage->expert[slice->expert].seen += slice->count;
 	return true;
 }
@@ -181,12 +183,13 @@ struct mc_tap mc_layer_observer_tap(struct mc_layer_observer *observer)
 	return (struct mc_tap){.inputs = take_inputs, .routing = take_routing, .ctx = observer};
 }
 
-/* --- finding ------------------------------------------------------------------------------------- */
+/* --- finding ---------------------------------------------------------------------------------- */
 
-static const struct mc_input_stats *of_gate_up(const struct mc_layer_observer *observer, size_t expert)
+static const struct mc_input_stats *of_gate_up(
+    const struct mc_layer_observer *observer, size_t expert)
 {
-	if (expert >= observer->experts || observer->expert_gate_up == NULL
-	    || observer->expert_gate_up[expert].tokens == 0)
+	if (expert >= observer->experts || observer->expert_gate_up == NULL ||
+	    observer->expert_gate_up[expert].tokens == 0)
 		return &observer->gate_up;
 	return &observer->expert_gate_up[expert];
 }
@@ -196,12 +199,12 @@ static const struct mc_input_stats *of_down(const struct mc_layer_observer *obse
 	if (observer->experts == 0)
 		return &observer->dense_down;
 	return expert < observer->experts && observer->expert_down[expert].tokens > 0
-	    ? &observer->expert_down[expert]
-	    : NULL;
+		   ? &observer->expert_down[expert]
+		   : NULL;
 }
 
-const struct mc_input_stats *mc_layer_observer_of(const struct mc_layer_observer *observer,
-    const struct mc_module *module)
+const struct mc_input_stats *mc_layer_observer_of(
+    const struct mc_layer_observer *observer, const struct mc_module *module)
 {
 	if (module->kind != MC_KIND_LINEAR || module->layer != observer->layer)
 		return NULL;

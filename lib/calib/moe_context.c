@@ -14,14 +14,15 @@
 #include "moe_module.h"
 
 /* A module with a behaviour is a replacement already, whatever its class is called. */
-static const struct mc_moe_calibration *kind_for(const struct mc_moe_registry *registry,
-    const struct mc_module *module)
+static const struct mc_moe_calibration *kind_for(
+    const struct mc_moe_registry *registry, const struct mc_module *module)
 {
-	return module->behaviour != NULL ? NULL : mc_moe_registry_find(registry, module->class_name);
+	return module->behaviour != NULL ? NULL
+					 : mc_moe_registry_find(registry, module->class_name);
 }
 
-static bool find_blocks(struct mc_calibration_context *context, const struct mc_moe_registry *registry,
-    struct mc_error *err)
+static bool find_blocks(struct mc_calibration_context *context,
+    const struct mc_moe_registry *registry, struct mc_error *err)
 {
 	const struct mc_model *model = context->model;
 	size_t n = 0;
@@ -30,15 +31,15 @@ static bool find_blocks(struct mc_calibration_context *context, const struct mc_
 		context->found += kind_for(registry, model->modules[i]) != NULL;
 	if (context->found == 0)
 		return true;
-	context->replaced = mc_alloc(context->found, sizeof *context->replaced,
-	    "MoE calibration context", err);
+	context->replaced =
+	    mc_alloc(context->found, sizeof *context->replaced, "MoE calibration context", err);
 	if (context->replaced == NULL)
 		return false;
 	for (size_t i = 0; i < model->modules_count; i++) {
 		const struct mc_moe_calibration *kind = kind_for(registry, model->modules[i]);
 		if (kind != NULL)
-			context->replaced[n++] = (struct mc_moe_replaced){
-			    .original = model->modules[i], .kind = kind};
+			context->replaced[n++] =
+			    (struct mc_moe_replaced){.original = model->modules[i], .kind = kind};
 	}
 	return true;
 }
@@ -49,13 +50,13 @@ static void exchange(struct mc_model *model, struct mc_module *present, struct m
 	mc_assert(old == present);
 }
 
-static bool replace(struct mc_calibration_context *context, struct mc_moe_replaced *item,
-    struct mc_error *err)
+static bool replace(
+    struct mc_calibration_context *context, struct mc_moe_replaced *item, struct mc_error *err)
 {
 	struct mc_module *original = item->original, *module = NULL;
 
-	if (!item->kind->create(original, &context->model->config, context->calibrate_all_experts,
-		&module, err))
+	if (!item->kind->create(
+		original, &context->model->config, context->calibrate_all_experts, &module, err))
 		return mc_fail(err, MC_INTERNAL, original->name,
 		    "the calibration module for %s could not be made and did not say why",
 		    original->class_name);
@@ -74,12 +75,13 @@ static bool replace(struct mc_calibration_context *context, struct mc_moe_replac
 }
 
 /*
- * The original goes back first: restore may free the replacement, and when restore fails the model is
- * whole all the same.
+ * The original goes back first: restore may free the replacement, and when restore fails the model
+ * is whole all the same.
  */
 static bool put_back(struct mc_model *model, struct mc_moe_replaced *item, struct mc_error *err)
 {
-	struct mc_module *original = item->original, *replacement = item->replacement, *module = NULL;
+	struct mc_module *original = item->original, *replacement = item->replacement,
+			 *module = NULL;
 	struct mc_error why;
 
 	exchange(model, replacement, original);
@@ -90,8 +92,8 @@ static bool put_back(struct mc_model *model, struct mc_moe_replaced *item, struc
 		if (ok || why.code == MC_OK)
 			return mc_fail(err, MC_INTERNAL, original->name,
 			    "the calibration module named no module to put back");
-		return mc_fail(err, why.code, why.where[0] != '\0' ? why.where : original->name, "%s",
-		    why.text);
+		return mc_fail(err, why.code, why.where[0] != '\0' ? why.where : original->name,
+		    "%s", why.text);
 	}
 	if (module != original) {
 		exchange(model, original, module);
@@ -124,7 +126,8 @@ static void report(const struct mc_calibration_context *context, const struct mc
 {
 	size_t restorable = context->replaced_count - context->permanent;
 
-	mc_env_log(env, MC_LOG_INFO, "replaced %zu MoE blocks for calibration; their experts see %s",
+	mc_env_log(env, MC_LOG_INFO,
+	    "replaced %zu MoE blocks for calibration; their experts see %s",
 	    context->replaced_count,
 	    context->calibrate_all_experts ? "all tokens" : "the tokens that are routed to them");
 	if (context->permanent > 0)
@@ -171,8 +174,8 @@ bool mc_calibration_context_enter(struct mc_calibration_context *context, struct
 	return true;
 }
 
-bool mc_calibration_context_exit(struct mc_calibration_context *context, const struct mc_env *env,
-    struct mc_error *err)
+bool mc_calibration_context_exit(
+    struct mc_calibration_context *context, const struct mc_env *env, struct mc_error *err)
 {
 	bool ok = true;
 

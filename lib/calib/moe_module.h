@@ -6,7 +6,7 @@
 
 #include "moecal/moe_context.h"
 
-/* Frees a module that a calibration module's create made: name, data (one block or NULL), itself. */
+/* Frees a module that create made: name, data (one block or NULL), itself. */
 void mc_moe_module_free(struct mc_module *module);
 
 /* The calibration module of blocks whose experts are linears already (moe_sparse_block.c). */

@@ -30,7 +30,8 @@ bool mc_moe_registry_init(struct mc_moe_registry *registry, struct mc_error *err
 		    .restore = mc_moe_sparse_restore};
 
 		/* Dense families have no block; some families share one class. */
-		if (kind.class_name == NULL || mc_moe_registry_find(registry, kind.class_name) != NULL)
+		if (kind.class_name == NULL ||
+		    mc_moe_registry_find(registry, kind.class_name) != NULL)
 			continue;
 		if (!mc_moe_registry_add(registry, &kind, err)) {
 			mc_moe_registry_release(registry);
@@ -46,8 +47,8 @@ void mc_moe_registry_release(struct mc_moe_registry *registry)
 	*registry = (struct mc_moe_registry){0};
 }
 
-bool mc_moe_registry_add(struct mc_moe_registry *registry, const struct mc_moe_calibration *kind,
-    struct mc_error *err)
+bool mc_moe_registry_add(
+    struct mc_moe_registry *registry, const struct mc_moe_calibration *kind, struct mc_error *err)
 {
 	if (kind->class_name == NULL || kind->class_name[0] == '\0')
 		return mc_fail(err, MC_INVALID, "MoE registry",
@@ -76,8 +77,8 @@ bool mc_moe_registry_add(struct mc_moe_registry *registry, const struct mc_moe_c
 	return true;
 }
 
-const struct mc_moe_calibration *mc_moe_registry_find(const struct mc_moe_registry *registry,
-    const char *class_name)
+const struct mc_moe_calibration *mc_moe_registry_find(
+    const struct mc_moe_registry *registry, const char *class_name)
 {
 	for (size_t i = 0; class_name != NULL && i < registry->count; i++)
 		if (mc_name_same(registry->kinds[i].class_name, class_name))

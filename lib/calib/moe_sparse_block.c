@@ -1,9 +1,10 @@
 /*
  * moe_sparse_block.c - the calibration module of MoE blocks whose experts are linears already
  *
- * Serves Qwen3MoeSparseMoeBlock, MixtralSparseMoeBlock and every block that the forward computes the
- * same way. It differs from the original in one thing: which tokens the experts see. Router, weights
- * and experts are shared with the original, so nothing has to be undone but the exchange itself.
+ * Serves Qwen3MoeSparseMoeBlock, MixtralSparseMoeBlock and every block that the forward computes
+ * the same way. It differs from the original in one thing: which tokens the experts see. Router,
+ * weights and experts are shared with the original, so nothing has to be undone but the exchange
+ * itself.
  */
 #include "moe_module.h"
 
@@ -40,10 +41,11 @@ void mc_moe_module_free(struct mc_module *module)
 bool mc_moe_sparse_create(struct mc_module *original, const struct mc_model_config *config,
     bool calibrate_all_experts, struct mc_module **ret, struct mc_error *err)
 {
-	if (config->experts == 0 || config->experts_per_token == 0
-	    || config->experts_per_token > config->experts)
+	if (config->experts == 0 || config->experts_per_token == 0 ||
+	    config->experts_per_token > config->experts)
 		return mc_fail(err, MC_INVALID, original->name,
-		    "a %s needs 1 to all of its experts for each token; the configuration says %zu of %zu",
+		    "a %s needs 1 to all of its experts for each token; the configuration says %zu "
+		    "of %zu",
 		    original->class_name, config->experts_per_token, config->experts);
 
 	struct mc_module *module = mc_alloc(1, sizeof *module, "calibration module", err);
@@ -51,7 +53,7 @@ bool mc_moe_sparse_create(struct mc_module *original, const struct mc_model_conf
 		return false;
 	*module = *original;
 	module->name = mc_strdup(original->name, err);
-	/* A class name of its own: it is not registered, so the block is not found a second time. */
+	/* A class name of its own is not registered: the block is not found again. */
 	module->data = mc_format(err, "Calibration%s", original->class_name);
 	if (module->name == NULL || module->data == NULL) {
 		mc_moe_module_free(module);

@@ -1,14 +1,14 @@
 /*
  * observer.c - statistics of one site's inputs and the observers that fold them
  *
- * A slice of channels owns its part of every array, so workers on different slices never meet; within
- * a slice everything is added in token order. So no lock, and the same bits for any number of workers.
+ * A slice of channels owns its part of every array, so workers on different slices never meet;
+ * within a slice everything is added in token order. So no lock, and the same bits for any number
+ * of workers.
  */
 #include "moecal/observer.h"
 
 #include <math.h>
 #include <stdint.h>
-#include <string.h>
 
 #include "moecal/alloc.h"
 #include "moecal/ops.h"
@@ -34,7 +34,7 @@ bool mc_observer_find(const char *name, enum mc_observer_kind *ret_kind)
 	return false;
 }
 
-/* --- what is kept -------------------------------------------------------------------------------- */
+/* --- what is kept ----------------------------------------------------------------------------- */
 
 static size_t slices_of(size_t channels)
 {
@@ -53,21 +53,24 @@ bool mc_input_stats_init(struct mc_input_stats *stats, size_t channels, size_t s
 	size_t slices = slices_of(channels);
 	uint64_t ranges;
 
-	*stats = (struct mc_input_stats){
-	    .channels = channels, .sequences = sequences, .slices = slices};
+	*stats =
+	    (struct mc_input_stats){.channels = channels, .sequences = sequences, .slices = slices};
 	if (!mc_mul(slices, sequences, &ranges))
 		return mc_fail(err, MC_NO_MEMORY, "input statistics",
 		    "%zu slices of %zu sequences are more than can be counted", slices, sequences);
-	stats->slice_min = mc_arena_alloc(env->arena, some(ranges), sizeof(float), "input ranges", err);
-	stats->slice_max = mc_arena_alloc(env->arena, some(ranges), sizeof(float), "input ranges", err);
-	stats->slice_rows = mc_arena_zalloc(env->arena, some(slices), sizeof(uint64_t), "input counts",
-	    err);
+	stats->slice_min =
+	    mc_arena_alloc(env->arena, some(ranges), sizeof(float), "input ranges", err);
+	stats->slice_max =
+	    mc_arena_alloc(env->arena, some(ranges), sizeof(float), "input ranges", err);
+	stats->slice_rows =
+	    mc_arena_zalloc(env->arena, some(slices), sizeof(uint64_t), "input counts", err);
 	stats->sum = mc_arena_zalloc(env->arena, some(channels), sizeof(double), "input sums", err);
-	stats->sum_squares = mc_arena_zalloc(env->arena, some(channels), sizeof(double),
-	    "input squares", err);
-	stats->absmax = mc_arena_zalloc(env->arena, some(channels), sizeof(float), "input maxima", err);
-	if (stats->slice_min == NULL || stats->slice_max == NULL || stats->slice_rows == NULL
-	    || stats->sum == NULL || stats->sum_squares == NULL || stats->absmax == NULL)
+	stats->sum_squares =
+	    mc_arena_zalloc(env->arena, some(channels), sizeof(double), "input squares", err);
+	stats->absmax =
+	    mc_arena_zalloc(env->arena, some(channels), sizeof(float), "input maxima", err);
+	if (stats->slice_min == NULL || stats->slice_max == NULL || stats->slice_rows == NULL ||
+	    stats->sum == NULL || stats->sum_squares == NULL || stats->absmax == NULL)
 		return false;
 	for (uint64_t i = 0; i < ranges; i++) {
 		stats->slice_min[i] = INFINITY;
@@ -80,8 +83,9 @@ static uint64_t arena_bytes(uint64_t count, uint64_t size)
 {
 	uint64_t bytes;
 
-	return mc_mul(some(count), size, &bytes) && bytes <= UINT64_MAX - 63 ? (bytes + 63) / 64 * 64
-								       : UINT64_MAX;
+	return mc_mul(some(count), size, &bytes) && bytes <= UINT64_MAX - 63
+		   ? (bytes + 63) / 64 * 64
+		   : UINT64_MAX;
 }
 
 static uint64_t total(uint64_t a, uint64_t b)
@@ -104,14 +108,14 @@ uint64_t mc_input_stats_bytes(size_t channels, size_t sequences)
 	    total(arena_bytes(slices, sizeof(uint64_t)), arena_bytes(channels, sizeof(float))));
 }
 
-/* --- adding -------------------------------------------------------------------------------------- */
+/* --- adding ----------------------------------------------------------------------------------- */
 
 static uint64_t token_of(const struct mc_tap_slice *slice, size_t i)
 {
 	return (uint64_t)slice->first_token + (slice->rows != NULL ? slice->rows[i] : i);
 }
 
-/* The sequence that a token belongs to: the last one that starts at or before it and is not empty. */
+/* The sequence of a token: the last that starts at or before it and is not empty. */
 static size_t sequence_of(const uint64_t *start, size_t sequences, uint64_t token)
 {
 	size_t low = 0, high = sequences;
@@ -150,11 +154,13 @@ static bool refuse(const struct mc_tap_slice *slice, size_t from, size_t to, str
 		for (size_t c = 0; c < slice->channels; c++)
 			if (!mc_all_finite(row + c, 1))
 				return mc_fail(err, MC_CORRUPT, "input statistics",
-				    "token %llu, channel %zu is %g; every input of a linear must be finite",
+				    "token %llu, channel %zu is %g; every input of a linear must "
+				    "be finite",
 				    (unsigned long long)token_of(slice, i),
 				    slice->first_channel + c, (double)row[c]);
 	}
-	return mc_fail(err, MC_INTERNAL, "input statistics", "the range of finite inputs is not finite");
+	return mc_fail(
+	    err, MC_INTERNAL, "input statistics", "the range of finite inputs is not finite");
 }
 
 bool mc_input_stats_add(struct mc_input_stats *stats, const struct mc_tap_slice *slice,
@@ -162,8 +168,8 @@ bool mc_input_stats_add(struct mc_input_stats *stats, const struct mc_tap_slice 
 {
 	size_t first = slice->first_channel, number = first / MC_TAP_CHANNELS, end;
 
-	mc_assert(first % MC_TAP_CHANNELS == 0 && first < stats->channels
-	    && slice->channels <= MC_TAP_CHANNELS && slice->channels <= stats->channels - first);
+	mc_assert(first % MC_TAP_CHANNELS == 0 && first < stats->channels &&
+		  slice->channels <= MC_TAP_CHANNELS && slice->channels <= stats->channels - first);
 	for (size_t i = 0; i < slice->count; i = end) {
 		size_t sequence = sequence_of(start, stats->sequences, token_of(slice, i));
 		float *min = &stats->slice_min[number * stats->sequences + sequence];
@@ -183,7 +189,7 @@ bool mc_input_stats_add(struct mc_input_stats *stats, const struct mc_tap_slice 
 	return true;
 }
 
-/* --- folding ------------------------------------------------------------------------------------- */
+/* --- folding ---------------------------------------------------------------------------------- */
 
 /* One batch into the state. The moving average rounds like the reference: both factors to float32,
  * each product to float32, then their sum. */
@@ -217,8 +223,8 @@ struct mc_range mc_observe(enum mc_observer_kind kind, double averaging_constant
 	return state;
 }
 
-struct mc_range mc_input_stats_range(const struct mc_input_stats *stats, enum mc_observer_kind kind,
-    double averaging_constant)
+struct mc_range mc_input_stats_range(
+    const struct mc_input_stats *stats, enum mc_observer_kind kind, double averaging_constant)
 {
 	struct mc_range state = {0};
 

@@ -37,7 +37,6 @@ struct pass {
 	const struct mc_expert_pass *in;
 	const struct mc_env *env;
 	size_t width, expert_width; /* D, F */
-	size_t slices;              /* of F */
 	float *kept;                /* activations of routed rows, [entries of the lists, F] */
 	struct scratch *scratch;    /* [workers] */
 };
@@ -164,7 +163,8 @@ static bool act_item(void *ctx, size_t item, unsigned worker, struct mc_error *e
 {
 	const struct pass *pass = ctx;
 	const struct mc_expert_pass *in = pass->in;
-	size_t expert = item / pass->slices, first = item % pass->slices * MC_TAP_CHANNELS;
+	/* Slice by slice: the narrow last ones come at the end, when there is little left to share out. */
+	size_t expert = item % in->routing->experts, first = item / in->routing->experts * MC_TAP_CHANNELS;
 	struct slice s = {.expert = expert, .first = first,
 	    .channels = mc_least(pass->expert_width - first, MC_TAP_CHANNELS), .worker = worker,
 	    .scratch = &pass->scratch[worker]};
@@ -303,12 +303,12 @@ bool mc_expert_pass(const struct mc_expert_pass *in, const struct mc_env *env, s
 	mc_assert(in->routing->tokens <= MC_FORWARD_CHUNK);
 	if (in->routing->tokens == 0)
 		return true;
-	pass.slices = mc_blocks(pass.expert_width, MC_TAP_CHANNELS);
+	size_t slices = mc_blocks(pass.expert_width, MC_TAP_CHANNELS);
 	pass.scratch = mc_arena_alloc(env->arena, mc_pool_workers(env->pool), sizeof *pass.scratch,
 	    "expert scratch", err);
 	bool ok = pass.scratch != NULL
 	    && take(env, in->routing->begin[experts], pass.expert_width, &pass.kept, err)
-	    && run_phase(&pass, experts * pass.slices, act_item, take_act_scratch, err)
+	    && run_phase(&pass, experts * slices, act_item, take_act_scratch, err)
 	    && run_phase(&pass, mc_blocks(pass.width, DOWN_COLUMNS), down_item, take_down_scratch, err);
 	mc_arena_rewind(env->arena, mark);
 	return ok;

@@ -5,15 +5,16 @@
 
 #include <math.h>
 
-#include "simd.h"
+#include "moecal/simd.h"
 
-/* Channels at a time in the statistics: their sums stay in the innermost cache while rows pass by. */
+/* Channels at a time in the statistics: their sums stay in the innermost cache while rows pass by.
+ */
 #define CHANNELS 512
 
 /* The larger of two; a NaN that got in stays. */
 MC_INLINE float larger(float a, float b)
 {
-	return (b > a) | (b != b) ? b : a;
+	return ((b > a) | (b != b)) != 0 ? b : a;
 }
 
 MC_SIMD void mc_axpy(float a, const float *x, float *y, size_t n)
@@ -67,7 +68,8 @@ void mc_channel_stats_add(const float *x, size_t ldx, size_t rows, size_t n, dou
 		for (size_t row = 0; row < rows; row++) {
 			const float *line = x + row * ldx + first;
 			if (all) {
-				add_all(line, count, sum + first, sum_squares + first, absmax + first);
+				add_all(
+				    line, count, sum + first, sum_squares + first, absmax + first);
 				continue;
 			}
 			if (sum != NULL)

@@ -1,15 +1,15 @@
 /*
  * attention.c - causal attention of one head
  *
- * A block of queries at a time: its scores against all keys that any of them may see are one product,
- * the softmax runs over what each row may see, the values are a second product. The block is a
- * constant, so nothing depends on who computes the head.
+ * A block of queries at a time: its scores against all keys that any of them may see are one
+ * product, the softmax runs over what each row may see, the values are a second product. The block
+ * is a constant, so nothing depends on who computes the head.
  */
 #include "moecal/ops.h"
 
 #include "moecal/error.h"
 #include "moecal/linalg.h"
-#include "simd.h"
+#include "moecal/simd.h"
 #include "softmax.h"
 
 #define BLOCK 128
@@ -56,7 +56,8 @@ static void make_probabilities(float *scores, size_t first, size_t rows, size_t 
 }
 
 void mc_attention_head(const float *q, size_t ldq, const float *k, const float *v, size_t ldkv,
-    size_t tokens, size_t head_dim, float scale, size_t window, float *out, size_t ldo, float *scratch)
+    size_t tokens, size_t head_dim, float scale, size_t window, float *out, size_t ldo,
+    float *scratch)
 {
 	mc_assert(ldq >= head_dim && ldkv >= head_dim && ldo >= head_dim);
 	float *factor = scratch;
@@ -65,8 +66,8 @@ void mc_attention_head(const float *q, size_t ldq, const float *k, const float *
 		size_t rows = smaller(BLOCK, tokens - first);
 		size_t key = first_seen(first, window);
 		size_t keys = first + rows - key;
-		mc_gemm_nt(rows, keys, head_dim, q + first * ldq, ldq, k + key * ldkv, ldkv, 0.0f, scores,
-		    keys);
+		mc_gemm_nt(rows, keys, head_dim, q + first * ldq, ldq, k + key * ldkv, ldkv, 0.0f,
+		    scores, keys);
 		make_probabilities(scores, first, rows, key, keys, scale, window, factor);
 		mc_gemm_nn(rows, head_dim, keys, scores, keys, v + key * ldkv, ldkv, 0.0f,
 		    out + first * ldo, ldo);

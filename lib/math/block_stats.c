@@ -2,21 +2,20 @@
  * block_stats.c - range and per-channel statistics of a block of rows in one pass
  *
  * Calibration reads every input of every expert for its statistics; read once, while it is in the
- * cache, that costs less than making the values. Four rows go at a time, so that the sums are loaded
- * and stored a quarter as often; each channel still adds its rows one by one and in order, so neither
- * the vector width nor how the rows were cut into calls can change a bit.
+ * cache, that costs less than making the values. Four rows go at a time, so that the sums are
+ * loaded and stored a quarter as often; each channel still adds its rows one by one and in order,
+ * so neither the vector width nor how the rows were cut into calls can change a bit.
  */
 #include "moecal/ops.h"
 
 #include <math.h>
 
-#include "simd.h"
+#include "moecal/simd.h"
 
 /* Channels whose running minimum and maximum are kept near. */
 enum { CHUNK = 128 };
 
-MC_INLINE const float *row_at(const float *x, size_t ldx,
-    const uint32_t *rows, size_t i)
+MC_INLINE const float *row_at(const float *x, size_t ldx, const uint32_t *rows, size_t i)
 {
 	return x + (rows != NULL ? (size_t)rows[i] : i) * ldx;
 }
@@ -31,9 +30,9 @@ MC_INLINE float higher(float a, float b)
 	return b > a ? b : a;
 }
 
-MC_INLINE void add_four(const float *restrict a,
-    const float *restrict b, const float *restrict c, const float *restrict d, size_t n,
-    double *restrict sum, double *restrict squares, float *restrict low, float *restrict high)
+MC_INLINE void add_four(const float *restrict a, const float *restrict b, const float *restrict c,
+    const float *restrict d, size_t n, double *restrict sum, double *restrict squares,
+    float *restrict low, float *restrict high)
 {
 	for (size_t i = 0; i < n; i++) {
 		double s = sum[i] + (double)a[i], q = squares[i] + (double)a[i] * (double)a[i];
@@ -50,8 +49,8 @@ MC_INLINE void add_four(const float *restrict a,
 	}
 }
 
-MC_INLINE void add_one(const float *restrict a, size_t n,
-    double *restrict sum, double *restrict squares, float *restrict low, float *restrict high)
+MC_INLINE void add_one(const float *restrict a, size_t n, double *restrict sum,
+    double *restrict squares, float *restrict low, float *restrict high)
 {
 	for (size_t i = 0; i < n; i++) {
 		sum[i] += (double)a[i];

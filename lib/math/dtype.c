@@ -1,15 +1,15 @@
 /*
  * dtype.c - names of number formats, conversions between them
  *
- * Conversions are written on the bits and without branches, so that the loops over many values become
- * vector code. Adding a power of two whose last place is the step of the target rounds to nearest,
- * ties to even: that is how the subnormals of the small formats are made.
+ * Conversions are written on the bits and without branches, so that the loops over many values
+ * become vector code. Adding a power of two whose last place is the step of the target rounds to
+ * nearest, ties to even: that is how the subnormals of the small formats are made.
  */
 #include "moecal/dtype.h"
 
 #include <string.h>
 
-#include "simd.h"
+#include "moecal/simd.h"
 
 static const struct {
 	const char *name;
@@ -136,17 +136,18 @@ uint8_t mc_f32_to_e4m3(float v)
 
 float mc_e2m1_to_f32(uint8_t nibble)
 {
-	static const float value[16] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f,
-	    -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+	static const float value[16] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f,
+	    -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
 	return value[nibble & 0xf];
 }
 
 uint8_t mc_f32_to_e2m1(float v)
 {
 	float a = v < 0 ? -v : v;
-	/* How many thresholds lie below; where a tie goes up to the even code the threshold belongs. */
+	/* How many thresholds lie below; where a tie goes up to the even code the threshold
+	 * belongs. */
 	unsigned code = (a > 0.25f) + (a >= 0.75f) + (a > 1.25f) + (a >= 1.75f) + (a > 2.5f) +
-	    (a >= 3.5f) + (a > 5.0f);
+			(a >= 3.5f) + (a > 5.0f);
 	return (uint8_t)(code | (v < 0 ? 8u : 0u));
 }
 

@@ -3,13 +3,13 @@
  *
  * libm's is a call for every element, which the compiler cannot turn into vectors. Here
  * exp(x) = 2^n exp(r), n the integer nearest to x / ln 2, |r| <= ln 2 / 2, exp(r) by its power
- * series. ln 2 is split in two so that n * HIGH is exact. The power of two is applied in two halves:
- * one alone could not reach the subnormals or the step to infinity.
+ * series. ln 2 is split in two so that n * HIGH is exact. The power of two is applied in two
+ * halves: one alone could not reach the subnormals or the step to infinity.
  */
 #ifndef MC_EXPONENTIAL_H
 #define MC_EXPONENTIAL_H
 
-#include "simd.h"
+#include "moecal/simd.h"
 
 /*
  * At most 4 units in the last place off, subnormals included; exp(-inf) = 0, exp(+inf) = +inf, NaN
@@ -48,8 +48,8 @@ MC_INLINE float mc_exp_f32(float x)
 MC_INLINE double mc_exp_f64_negative(double x)
 {
 	static const double inverse_factorial[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
-	    1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0,
-	    1.0};
+	    1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5,
+	    1.0, 1.0};
 	const double log2_e = 0x1.71547652b82fep+0;
 	const double ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
 	const double to_integer = 0x1.8p52;

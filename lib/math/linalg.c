@@ -10,9 +10,9 @@
 #include "moecal/ops.h"
 
 /*
- * Tiles from big to small. Big ones come nearer to the peak (768 x 1024: 96 %, 256 x 256: 84 % of one
- * product of everything, bf16 weights, AVX-512), small ones occupy more cores: the first one that
- * cuts the product into ENOUGH items is taken, else the last.
+ * Tiles from big to small. Big ones come nearer to the peak (768 x 1024: 95 %, 256 x 256: 83 % of
+ * one product of everything, bf16 weights, AVX-512), small ones occupy more cores: the first one
+ * that cuts the product into ENOUGH items is taken, else the last.
  */
 static const struct {
 	size_t outputs, tokens;
@@ -70,7 +70,8 @@ static void choose_tile(struct linear *linear)
 		linear->outputs_tile = even_part(linear->w->rows, tiles[i].outputs);
 		linear->tokens_tile = even_part(linear->tokens, tiles[i].tokens);
 		linear->token_parts = divide_up(linear->tokens, linear->tokens_tile);
-		if (divide_up(linear->w->rows, linear->outputs_tile) * linear->token_parts >= ENOUGH)
+		if (divide_up(linear->w->rows, linear->outputs_tile) * linear->token_parts >=
+		    ENOUGH)
 			break;
 	}
 	linear->inputs_tile = even_part(linear->w->cols, MOST_INPUTS);
@@ -96,8 +97,8 @@ static bool linear_item(void *ctx, size_t item, unsigned worker, struct mc_error
 		size_t cols = smaller(linear->inputs_tile, w->cols - col);
 		struct mc_panel panel;
 		backend()->make_panel(w, row, rows, col, cols, scratch, &panel);
-		backend()->multiply(x + col, linear->ldx, tokens, &panel, col == 0 ? 0.0f : 1.0f, y,
-		    linear->ldy);
+		backend()->multiply(
+		    x + col, linear->ldx, tokens, &panel, col == 0 ? 0.0f : 1.0f, y, linear->ldy);
 	}
 	if (w->bias != NULL)
 		for (size_t t = 0; t < tokens; t++)
@@ -105,19 +106,20 @@ static bool linear_item(void *ctx, size_t item, unsigned worker, struct mc_error
 	return true;
 }
 
-bool mc_linear(const float *x, size_t ldx, size_t tokens, const struct mc_weight *w, float *y, size_t ldy,
-    const struct mc_env *env, struct mc_error *err)
+bool mc_linear(const float *x, size_t ldx, size_t tokens, const struct mc_weight *w, float *y,
+    size_t ldy, const struct mc_env *env, struct mc_error *err)
 {
 	mc_assert(mc_dtype_is_weight(w->dtype) && w->cols >= 1);
 	mc_assert(ldx >= w->cols && ldy >= w->rows);
 	if (tokens == 0 || w->rows == 0)
 		return true;
-	struct linear linear = {.x = x, .ldx = ldx, .tokens = tokens, .w = w, .y = y, .ldy = ldy,
-	    .env = env};
+	struct linear linear = {
+	    .x = x, .ldx = ldx, .tokens = tokens, .w = w, .y = y, .ldy = ldy, .env = env};
 	choose_tile(&linear);
 	size_t mark = mc_arena_mark(env->arena);
 	/* A multiple of 64, as GRAIN * 4 is: each worker's scratch is aligned like the first. */
-	linear.scratch_bytes = backend()->panel_bytes(w->dtype, linear.outputs_tile, linear.inputs_tile);
+	linear.scratch_bytes =
+	    backend()->panel_bytes(w->dtype, linear.outputs_tile, linear.inputs_tile);
 	if (linear.scratch_bytes > 0) {
 		linear.scratch = mc_arena_alloc(env->arena, mc_pool_workers(env->pool),
 		    linear.scratch_bytes, "converted weights", err);

@@ -40,7 +40,8 @@ static void fill_self_test(struct self_test *test)
 		for (size_t n = 0; n < TEST_N; n++) {
 			long sum = 0;
 			for (size_t k = 0; k < TEST_K; k++)
-				sum += (long)test->a[m * TEST_K + k] * (long)test->b[n * TEST_K + k];
+				sum +=
+				    (long)test->a[m * TEST_K + k] * (long)test->b[n * TEST_K + k];
 			test->expected[m * TEST_N + n] = (float)sum;
 		}
 	}
@@ -51,14 +52,16 @@ static bool self_test_item(void *ctx, size_t item, unsigned worker, struct mc_er
 	const struct self_test *test = ctx;
 	float *result = test->results + worker * TEST_M * TEST_N;
 	if (item % 2 == 0)
-		mc_gemm_nt(TEST_M, TEST_N, TEST_K, test->a, TEST_K, test->b, TEST_K, 0.0f, result, TEST_N);
+		mc_gemm_nt(
+		    TEST_M, TEST_N, TEST_K, test->a, TEST_K, test->b, TEST_K, 0.0f, result, TEST_N);
 	else
-		mc_gemm_nn(TEST_M, TEST_N, TEST_K, test->a, TEST_K, test->b_turned, TEST_N, 0.0f, result,
-		    TEST_N);
+		mc_gemm_nn(TEST_M, TEST_N, TEST_K, test->a, TEST_K, test->b_turned, TEST_N, 0.0f,
+		    result, TEST_N);
 	for (size_t i = 0; i < TEST_M * TEST_N; i++)
 		if (!(result[i] == test->expected[i]))
 			return mc_fail(err, MC_INTERNAL, "OpenBLAS",
-			    "self-test: product %zu gave %g at element %zu, needed %g; this BLAS cannot "
+			    "self-test: product %zu gave %g at element %zu, needed %g; this BLAS "
+			    "cannot "
 			    "be used",
 			    item, (double)result[i], i, (double)test->expected[i]);
 	return true;
@@ -69,8 +72,8 @@ bool mc_linalg_init(struct mc_pool *pool, struct mc_error *err)
 	if (!mc_linalg_openblas.init(err))
 		return false;
 	size_t result_floats = (size_t)TEST_M * TEST_N * mc_pool_workers(pool);
-	size_t floats = (size_t)TEST_M * TEST_K + 2 * (size_t)TEST_N * TEST_K + (size_t)TEST_M * TEST_N +
-	    result_floats;
+	size_t floats = (size_t)TEST_M * TEST_K + 2 * (size_t)TEST_N * TEST_K +
+			(size_t)TEST_M * TEST_N + result_floats;
 	float *memory = mc_alloc(floats, sizeof(float), "self-test of the BLAS", err);
 	if (memory == NULL)
 		return false;
@@ -99,8 +102,8 @@ static bool measure_item(void *ctx, size_t item, unsigned worker, struct mc_erro
 	const struct measure *measure = ctx;
 	size_t m = measure->m, n = measure->n, k = measure->k;
 	for (size_t call = 0; call < measure->calls; call++)
-		mc_gemm_nt(m, n, k, measure->a + worker * m * k, k, measure->b + worker * n * k, k, 0.0f,
-		    measure->c + worker * m * n, n);
+		mc_gemm_nt(m, n, k, measure->a + worker * m * k, k, measure->b + worker * n * k, k,
+		    0.0f, measure->c + worker * m * n, n);
 	return true;
 }
 
@@ -112,8 +115,8 @@ static double now_seconds(void)
 }
 
 /* One round of one item a worker. */
-static bool time_round(struct measure *measure, const struct mc_env *env, double *ret_seconds,
-    struct mc_error *err)
+static bool time_round(
+    struct measure *measure, const struct mc_env *env, double *ret_seconds, struct mc_error *err)
 {
 	if (!mc_env_go_on(env, err))
 		return false;
@@ -140,7 +143,8 @@ static bool measure_rounds(struct measure *measure, double seconds, const struct
 		spent += round_seconds;
 		products += (double)measure->calls * mc_pool_workers(env->pool);
 	}
-	double flops = 2.0 * (double)measure->m * (double)measure->n * (double)measure->k * products;
+	double flops =
+	    2.0 * (double)measure->m * (double)measure->n * (double)measure->k * products;
 	*ret_gflops = flops / spent / 1e9;
 	return true;
 }

@@ -63,8 +63,8 @@ static bool init(struct mc_error *err)
 	openblas_set_num_threads(1);
 	char version[32];
 	read_version(config, version, sizeof(version));
-	snprintf(kernel_name, sizeof(kernel_name), "openblas-sgemm/%.32s %s", openblas_get_corename(),
-	    version);
+	snprintf(kernel_name, sizeof(kernel_name), "openblas-sgemm/%.32s %s",
+	    openblas_get_corename(), version);
 	return true;
 }
 
@@ -81,18 +81,18 @@ static blasint narrow(size_t size)
 	return (blasint)size;
 }
 
-void mc_gemm_nt(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b, size_t ldb,
-    float beta, float *c, size_t ldc)
+void mc_gemm_nt(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b,
+    size_t ldb, float beta, float *c, size_t ldc)
 {
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, narrow(m), narrow(n), narrow(k), 1.0f, a,
-	    narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
+	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, narrow(m), narrow(n), narrow(k), 1.0f,
+	    a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
 }
 
-void mc_gemm_nn(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b, size_t ldb,
-    float beta, float *c, size_t ldc)
+void mc_gemm_nn(size_t m, size_t n, size_t k, const float *a, size_t lda, const float *b,
+    size_t ldb, float beta, float *c, size_t ldc)
 {
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, narrow(m), narrow(n), narrow(k), 1.0f, a,
-	    narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
+	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, narrow(m), narrow(n), narrow(k),
+	    1.0f, a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
 }
 
 static size_t panel_bytes(enum mc_dtype dtype, size_t rows, size_t cols)
@@ -119,10 +119,11 @@ static void make_panel(const struct mc_weight *w, size_t row, size_t rows, size_
 	ret_panel->stride = cols;
 }
 
-static void multiply(const float *x, size_t ldx, size_t tokens, const struct mc_panel *panel, float beta,
-    float *y, size_t ldy)
+static void multiply(const float *x, size_t ldx, size_t tokens, const struct mc_panel *panel,
+    float beta, float *y, size_t ldy)
 {
-	mc_gemm_nt(tokens, panel->rows, panel->cols, x, ldx, panel->data, panel->stride, beta, y, ldy);
+	mc_gemm_nt(
+	    tokens, panel->rows, panel->cols, x, ldx, panel->data, panel->stride, beta, y, ldy);
 }
 
 const struct mc_linalg_backend mc_linalg_openblas = {

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-#include "simd.h"
+#include "moecal/simd.h"
 
 MC_SIMD static double sum_squares(const float *x, size_t n)
 {
@@ -26,8 +26,8 @@ MC_SIMD static void scale_row(const float *x, const float *w, float factor, size
 		y[i] = w[i] * (x[i] * factor);
 }
 
-void mc_rms_norm(const float *x, size_t ldx, const float *w, float eps, size_t rows, size_t n, float *y,
-    size_t ldy)
+void mc_rms_norm(const float *x, size_t ldx, const float *w, float eps, size_t rows, size_t n,
+    float *y, size_t ldy)
 {
 	for (size_t row = 0; row < rows; row++) {
 		double mean = sum_squares(x + row * ldx, n) / (double)n;

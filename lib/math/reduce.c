@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "moecal/error.h"
-#include "simd.h"
+#include "moecal/simd.h"
 
 /* Comparisons pass over a NaN, depending on where it stands: so it is looked for by its bits. */
 MC_INLINE uint32_t is_nan(float v)
@@ -68,8 +68,8 @@ MC_SIMD void mc_sums(const float *x, size_t n, double *ret_sum, double *ret_sum_
 	*ret_sum_squares = mc_fold_sum(squares);
 }
 
-MC_SIMD void mc_error_sums(const float *a, const float *b, size_t n, double *ret_difference,
-    double *ret_square)
+MC_SIMD void mc_error_sums(
+    const float *a, const float *b, size_t n, double *ret_difference, double *ret_square)
 {
 	double difference[MC_LANES] = {0}, square[MC_LANES] = {0};
 	size_t i = 0;

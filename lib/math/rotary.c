@@ -5,10 +5,10 @@
 
 #include <math.h>
 
-#include "simd.h"
+#include "moecal/simd.h"
 
-void mc_rotary_table(const float *inv_freq, size_t half, size_t tokens, float factor, float *cos_out,
-    float *sin_out)
+void mc_rotary_table(
+    const float *inv_freq, size_t half, size_t tokens, float factor, float *cos_out, float *sin_out)
 {
 	for (size_t t = 0; t < tokens; t++) {
 		for (size_t j = 0; j < half; j++) {
@@ -30,9 +30,10 @@ MC_SIMD static void rotate_row(float *restrict low, float *restrict high, const 
 	}
 }
 
-void mc_rotary_half(float *x, size_t ldx, size_t tokens, size_t half, const float *cos_t,
-    const float *sin_t)
+void mc_rotary_half(
+    float *x, size_t ldx, size_t tokens, size_t half, const float *cos_t, const float *sin_t)
 {
 	for (size_t t = 0; t < tokens; t++)
-		rotate_row(x + t * ldx, x + t * ldx + half, cos_t + t * half, sin_t + t * half, half);
+		rotate_row(
+		    x + t * ldx, x + t * ldx + half, cos_t + t * half, sin_t + t * half, half);
 }

@@ -6,7 +6,8 @@
 
 #include <stddef.h>
 
-/* row[i] = exp(scale * row[i] - largest of these); returns their sum (float64, fixed order). n >= 1. */
+/* row[i] = exp(scale * row[i] - largest of these); returns their sum (float64, fixed order). n
+ * >= 1. */
 double mc_softmax_terms(float *row, size_t n, float scale);
 
 #endif

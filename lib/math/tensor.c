@@ -29,8 +29,8 @@ const char *mc_shape_text(unsigned rank, const uint64_t *shape, char *text, size
 	mc_assert(size > 0);
 	size_t used = (size_t)snprintf(text, size, "[");
 	for (unsigned i = 0; i < rank && used < size; i++)
-		used += (size_t)snprintf(text + used, size - used, "%s%" PRIu64, i == 0 ? "" : ", ",
-		    shape[i]);
+		used += (size_t)snprintf(
+		    text + used, size - used, "%s%" PRIu64, i == 0 ? "" : ", ", shape[i]);
 	if (used < size)
 		snprintf(text + used, size - used, "]");
 	return text;

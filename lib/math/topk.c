@@ -31,8 +31,8 @@ static void sort_ascending(uint32_t *index, size_t k)
 	}
 }
 
-void mc_top_k_softmax(const float *logits, size_t experts, size_t k, bool renormalise, uint32_t *ret_index,
-    float *ret_weight)
+void mc_top_k_softmax(const float *logits, size_t experts, size_t k, bool renormalise,
+    uint32_t *ret_index, float *ret_weight)
 {
 	mc_assert(k >= 1 && k <= experts && experts <= UINT32_MAX);
 	choose_largest(logits, experts, k, ret_index);

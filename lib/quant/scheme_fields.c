@@ -29,14 +29,14 @@ void mc_field_wrong_type(const struct mc_field *field, const char *needed, struc
 void mc_keys_require(const struct mc_json *object, const char *pointer, const char *const *known, size_t count,
     struct mc_problems *problems)
 {
-	const char *key;
+	struct mc_json_iter member = mc_json_iter(object);
 
-	for (size_t i = 0; mc_json_member(object, i, &key) != NULL; i++) {
+	while (mc_json_next(&member)) {
 		bool found = false;
 		for (size_t k = 0; k < count && !found; k++)
-			found = strcmp(key, known[k]) == 0;
+			found = strcmp(member.key, known[k]) == 0;
 		if (!found)
-			mc_problems_add_unknown_key(problems, pointer, key, known, count);
+			mc_problems_add_unknown_key(problems, pointer, member.key, known, count);
 	}
 }
 

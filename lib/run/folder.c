@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,7 +32,7 @@ static bool look(const char *path, bool *ret_empty, bool *ret_resume, char first
 			*ret_resume = true;
 		/* the alphabetically first name, so that the message does not depend on the file system */
 		if (first[0] == '\0' || strcmp(entry->d_name, first) < 0)
-			strncpy(first, entry->d_name, 255)[255] = '\0';
+			snprintf(first, 256, "%s", entry->d_name);
 	}
 	closedir(dir);
 	return true;

@@ -1,10 +1,11 @@
 /*
- * simd.h - how the loops of this folder become vector code without changing a bit
+ * simd.h - how loops over elements become vector code without changing a bit
  *
  * A function marked MC_SIMD is compiled once for each width of vectors; the loader picks the widest
  * that the machine has. So that all copies give the same bits, a sum or a maximum is never left to
- * the compiler's order: it is kept in MC_LANES partial results, element i in lane i % MC_LANES, which
- * are added as a tree at the end. Contraction to fused multiply-add is off in the whole program.
+ * the compiler's order: it is kept in MC_LANES partial results, element i in lane i % MC_LANES,
+ * which are added as a tree at the end. Contraction to fused multiply-add is off in the whole
+ * program.
  */
 #ifndef MC_SIMD_H
 #define MC_SIMD_H

@@ -1,0 +1,163 @@
+#!/bin/sh
+# cli.sh - moecal as a user meets it: exit codes, messages, what is left behind
+set -u
+moecal=$(realpath "$1")
+cd "$(dirname "$0")/../.." || exit 2
+work=$(mktemp -d /tmp/moecal-cli-XXXXXX)
+trap 'rm -rf "$work"' EXIT
+model=tests/data/qwen3moe-2m
+passed=0
+failed=0
+
+# expect NAME CODE TEXT COMMAND...: the command ends with CODE and says TEXT (a basic regular expression)
+expect() {
+	name=$1 code=$2 text=$3
+	shift 3
+	"$@" >"$work/stdout" 2>"$work/stderr"
+	got=$?
+	if [ "$got" -ne "$code" ]; then
+		echo "cli: $name: exit $got, not $code" >&2
+		sed 's/^/    /' "$work/stderr" | tail -5 >&2
+		failed=$((failed + 1))
+	elif ! cat "$work/stdout" "$work/stderr" | grep -q -- "$text"; then
+		echo "cli: $name: says nothing like '$text':" >&2
+		sed 's/^/    /' "$work/stderr" | tail -5 >&2
+		failed=$((failed + 1))
+	else
+		passed=$((passed + 1))
+	fi
+}
+truth() {
+	name=$1
+	shift
+	if "$@"; then passed=$((passed + 1)); else
+		echo "cli: $name: not so: $*" >&2
+		failed=$((failed + 1))
+	fi
+}
+
+i=0
+while [ $i -lt 40 ]; do
+	echo "{\"text\": \"The road went on over the hill, number $i, and then down to the sea where the boats lay.\"}"
+	i=$((i + 1))
+done >"$work/data.jsonl"
+run() { "$moecal" run --model "$model" --dataset "$work/data.jsonl" --recipe W4A16 "$@"; }
+
+# --- help and usage
+expect 'no command' 2 'commands:' "$moecal"
+expect 'help' 0 'commands:' "$moecal" --help
+expect 'help of run' 0 'Examples:' "$moecal" run --help
+expect 'unknown command' 2 "did you mean 'verify'" "$moecal" verfy
+expect 'unknown option' 2 'did you mean --max_seq_length' "$moecal" run --max-seq-lenth 3 -o "$work/x"
+expect 'no output' 2 'where the results go' "$moecal" run --model "$model" --recipe W4A16
+expect 'version' 0 'openblas' "$moecal" version
+expect 'version as JSON' 0 '"kernel":' "$moecal" version --json
+
+# --- a good run, and what can be asked of it
+expect 'run' 0 'verdict: valid' run -o "$work/out"
+expect 'coverage' 0 'starved' "$moecal" coverage "$work/out"
+expect 'coverage as JSON' 0 '"starved_total"' "$moecal" coverage "$work/out" --json
+expect 'quantization' 0 'model.layers.0.mlp.experts.3.up_proj.weight_scale' "$moecal" quantization "$work/out" model.layers.0.mlp.experts.3.up
+expect 'quantization, no such' 2 'no parameter' "$moecal" quantization "$work/out" nothing
+expect 'verify the job' 0 'verdict: valid' "$moecal" verify "$work/out"
+expect 'verify the checkpoint alone' 0 'verdict: valid' "$moecal" verify "$work/out/model"
+expect 'inspect' 0 'qwen3_moe' "$moecal" inspect "$model"
+expect 'plan' 0 'memory' "$moecal" plan --model "$model" --recipe FP8_DYNAMIC
+expect 'evaluate' 0 'perplexity' "$moecal" evaluate "$model" "$work/data.jsonl" --num-samples 4
+echo 'The boats lay.' >"$work/line"
+expect 'tokenize' 0 '^[0-9 ]*$' "$moecal" tokenize "$model" "$work/line"
+for file in spec.json manifest.json calibration.db quantization.safetensors verdict.json events.jsonl model/config.json model/tokenizer.json; do
+	truth "the job folder has $file" [ -s "$work/out/$file" ]
+done
+truth 'resume/ is gone' [ ! -e "$work/out/resume" ]
+run -o "$work/json" --json >"$work/lines" 2>"$work/stderr"
+truth 'events are JSON lines' [ "$(grep -c '^{"event":.*}$' "$work/lines")" -eq "$(wc -l <"$work/lines")" ]
+truth 'one event a layer' [ "$(grep -c '"event":"layer"' "$work/lines")" -eq 4 ]
+printf 'model: %s\ndataset: %s\nrecipe: W8A16\n' "$model" "$work/data.jsonl" >"$work/spec.yaml"
+expect 'a YAML spec' 0 'verdict: valid' "$moecal" run "$work/spec.yaml" -o "$work/yaml"
+expect 'a spec from standard input' 0 'verdict: valid' sh -c "printf '{\"model\": \"$model\", \"recipe\": \"W4A16\"}' | '$moecal' run - -o '$work/stdin'"
+
+# --- bad specs
+expect 'unknown key' 2 "did you mean 'model'" sh -c "echo '{\"modle\": \"x\", \"recipe\": \"W4A16\"}' | '$moecal' run - -o '$work/x'"
+expect 'unknown preset' 2 'W4A17' "$moecal" run --model "$model" --recipe W4A17 -o "$work/x"
+expect 'missing model' 2 'no-such-folder' "$moecal" run --model "$work/no-such-folder" --recipe W4A16 -o "$work/x"
+expect 'missing dataset' 2 'none.jsonl' "$moecal" run --model "$model" --dataset "$work/none.jsonl" --recipe W4A16 -o "$work/x"
+expect 'folder not empty' 2 'not empty' run -o "$work/out"
+
+# --- bad data
+: >"$work/empty.jsonl"
+echo '{"text": ""}' >"$work/no-tokens.jsonl"
+echo '{"input_ids": [1, 2, 99999]}' >"$work/outside.jsonl"
+echo '{"body": "x"}' >"$work/column.jsonl"
+for case in 'empty:empty.jsonl' 'no-tokens:yields a token' 'outside:99999' 'column:text'; do
+	expect "dataset ${case%%:*}" 2 "${case#*:}" "$moecal" run --model "$model" --dataset "$work/${case%%:*}.jsonl" --recipe W4A16 -o "$work/x"
+done
+
+# --- bad models
+copy() {
+	rm -rf "$work/$1"
+	mkdir "$work/$1"
+	cp "$model"/* "$work/$1/"
+}
+try() { "$moecal" run --model "$work/$1" --dataset "$work/data.jsonl" --recipe W4A16 -o "$work/x"; }
+copy short && truncate -s -100 "$work/short/model.safetensors"
+expect 'truncated shard' 1 'model.safetensors' try short
+copy absent && printf '{"metadata": {}, "weight_map": {"model.norm.weight": "model.safetensors", "model.extra.weight": "model.safetensors"}}' >"$work/absent/model.safetensors.index.json"
+expect 'index names an absent tensor' 1 'model.extra.weight' try absent
+copy nan
+header=$(od -An -t u8 -N 8 "$work/nan/model.safetensors" | tr -d ' ')
+begin=$(head -c $((header + 8)) "$work/nan/model.safetensors" | tail -c "$header" | grep -o '"model.layers.2.mlp.experts.3.up_proj.weight":{[^}]*}' | sed 's/.*"data_offsets":\[\([0-9]*\),.*/\1/')
+printf '\300\177' | dd of="$work/nan/model.safetensors" bs=1 seek=$((header + 8 + begin + 20)) conv=notrunc 2>/dev/null
+expect 'NaN weights' 1 'model.layers.2.mlp.experts.3.up_proj.weight' try nan
+truth 'after NaN nothing has a final name' [ ! -e "$work/x/model" ] && rm -rf "$work/x"
+copy quantized && sed -i 's/^{/{"quantization_config": {"quant_method": "fp8"},/' "$work/quantized/config.json"
+expect 'already quantized' 2 'already quantized' try quantized
+expect 'quantized by us' 2 'already quantized' "$moecal" run --model "$work/out/model" --recipe W4A16 -o "$work/x"
+copy unknown && sed -i 's/qwen3_moe/qwen9_moe/; s/Qwen3Moe/Qwen9Moe/' "$work/unknown/config.json"
+expect 'unknown architecture' 2 'qwen9_moe' try unknown
+copy tokens && sed -i 's/"type": *"ByteLevel"/"type": "BertPreTokenizer"/' "$work/tokens/tokenizer.json"
+expect 'unknown tokenizer component' 2 'BertPreTokenizer' try tokens
+copy shape && sed -i 's/"num_experts": 8/"num_experts": 9/' "$work/shape/config.json"
+expect 'a missing expert' 1 'expert' try shape
+truth 'a refused job leaves nothing' [ ! -e "$work/x" ]
+
+# --- out of memory, out of disk
+expect 'memory budget' 1 'are allowed' run --memory-bytes 3000000 -o "$work/x"
+if [ "$(id -u)" -eq 0 ] && mkdir "$work/small" && mount -t tmpfs -o size=1m tmpfs "$work/small" 2>/dev/null; then
+	expect 'disk' 1 'free' run -o "$work/small/out"
+	umount "$work/small"
+fi
+
+# --- stopped and killed: the same command goes on and gives the same bits
+i=0
+while [ $i -lt 60 ]; do cat "$work/data.jsonl"; i=$((i + 1)); done >"$work/long.jsonl"
+long() { "$moecal" run --model "$model" --dataset "$work/long.jsonl" --recipe FP8 --num-calibration-samples 2400 --threads 1 "$@"; }
+long -o "$work/whole" >/dev/null 2>&1
+truth 'a long run is valid' grep -q '"valid": true' "$work/whole/verdict.json"
+"$moecal" run --model "$model" --dataset "$work/long.jsonl" --recipe FP8 --num-calibration-samples 2400 --threads 1 -o "$work/stopped" >/dev/null 2>"$work/stderr" &
+child=$!
+tries=0
+until grep -q 'layer 1 of' "$work/stderr" || [ $tries -gt 600 ]; do
+	sleep 0.05
+	tries=$((tries + 1))
+done
+kill -TERM $child
+wait $child
+truth 'SIGTERM ends with 75' [ $? -eq 75 ]
+truth 'what was done is kept' [ -e "$work/stopped/resume" ]
+expect 'it goes on' 0 'verdict: valid' long -o "$work/stopped"
+truth 'the same bits' cmp -s "$work/whole/model/model.safetensors" "$work/stopped/model/model.safetensors"
+"$moecal" run --model "$model" --dataset "$work/long.jsonl" --recipe FP8 --num-calibration-samples 2400 --threads 1 -o "$work/killed" >/dev/null 2>"$work/stderr" &
+child=$!
+tries=0
+until grep -q 'layer 2 of' "$work/stderr" || [ $tries -gt 600 ]; do
+	sleep 0.05
+	tries=$((tries + 1))
+done
+kill -KILL $child
+wait $child 2>/dev/null
+expect 'after kill -9 it goes on' 0 'verdict: valid' long -o "$work/killed"
+truth 'the same bits after kill -9' cmp -s "$work/whole/model/model.safetensors" "$work/killed/model/model.safetensors"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

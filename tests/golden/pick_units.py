@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Picks the vectors of the unit fixtures that the unit tests read: tests/golden/pick_units.py FIXTURES/units
+
+Only what this program computes: integers of 1 to 8 bits and E4M3, min-max ranges. Writes tests/golden/units.
+"""
+import json
+import os
+import struct
+import sys
+
+source = sys.argv[1]
+into = os.path.join(os.path.dirname(os.path.abspath(__file__)), "units")
+
+
+def load(path):
+    with open(path, "rb") as f:
+        data = f.read()
+    n = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + n])
+    header.pop("__metadata__", None)
+    return {k: (v, data[8 + n + v["data_offsets"][0] : 8 + n + v["data_offsets"][1]]) for k, v in header.items()}
+
+
+def save(path, tensors):
+    header, blob = {}, b""
+    order = sorted(tensors, key=lambda k: ({"I64": 0, "F32": 1, "I32": 1, "F16": 2, "BF16": 2}.get(tensors[k][0]["dtype"], 3), k))
+    for k in order:
+        v, data = tensors[k]
+        header[k] = {"dtype": v["dtype"], "shape": v["shape"], "data_offsets": [len(blob), len(blob) + len(data)]}
+        blob += data
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + blob)
+
+
+def computed(args):
+    if args.get("scale_dtype"):
+        return False
+    if args["type"] == "float":
+        return args["num_bits"] == 8
+    return args["num_bits"] <= 8
+
+
+def wanted(case):
+    args, name, function = case["args"], case["name"], case["function"]
+    if function == "pack_to_int32":
+        return args["shape"] in ([5, 33], [3, 100], [16, 1])
+    if function in ("calculate_qparams", "compress"):
+        return computed(args) and (function == "calculate_qparams" or not name.endswith("f16") or "fp8" in name)
+    if function == "quantize":
+        return computed(args) and not name.endswith("-f32") or name in ("int4-asym-group-f32", "fp8-block-padded-f32")
+    if function == "weight_observer":
+        return computed(args) and args["observer"] == "memoryless_minmax"
+    return False
+
+
+def main():
+    with open(os.path.join(source, "index.json")) as f:
+        index = [c for c in json.load(f) if wanted(c)]
+    files = {}
+    for case in index:
+        # one result of three is enough: dequantized(codes) is what fake-quantizing gives
+        case["out"] = {k: v for k, v in case["out"].items() if k not in ("fake_quantized", "min", "max")}
+        tensors = load(os.path.join(source, case["file"]))
+        kept = files.setdefault(case["file"], {})
+        for name in list(case["in"].values()) + list(case["out"].values()):
+            kept[name] = tensors[name]
+    for name, tensors in files.items():
+        save(os.path.join(into, name), tensors)
+    with open(os.path.join(into, "index.json"), "w") as f:
+        f.write("[\n" + ",\n".join(json.dumps(c) for c in index) + "\n]\n")
+
+
+main()

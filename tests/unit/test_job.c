@@ -1,0 +1,447 @@
+/*
+ * test_job.c - whole jobs through the library on a real small model: results, bits, resume, refusals
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "moecal/alloc.h"
+#include "moecal/calibrate.h"
+#include "moecal/file.h"
+#include "moecal/linalg.h"
+#include "moecal/sha256.h"
+#include "moecal/statistics.h"
+#include "moecal/verdict.h"
+
+#define MODEL "tests/data/qwen3moe-2m"
+#define LAYERS 4
+
+static char scratch[] = "/tmp/moecal-test-job-XXXXXX";
+
+/* --- running ---------------------------------------------------------------------------------- */
+
+/* Cancels when the layer number `cancel_at` has been finished. */
+struct control {
+	size_t cancel_at; /* 0: never */
+	size_t layers_done;
+	bool cancel;
+};
+
+static bool canceled(void *ctx)
+{
+	return ((struct control *)ctx)->cancel;
+}
+
+static void on_progress(void *ctx, const struct mc_progress *p)
+{
+	struct control *c = ctx;
+	c->layers_done = p->layers_done;
+	if (c->cancel_at > 0 && p->layers_done >= c->cancel_at && strcmp(p->phase, "calibrate") == 0)
+		c->cancel = true;
+}
+
+static bool run_job(const char *spec_text, const char *out, unsigned workers, struct control *control, struct mc_run_result *ret,
+    struct mc_error *err)
+{
+	struct mc_arena arena;
+	struct mc_env env = {.arena = &arena, .canceled = canceled, .hook_ctx = control};
+	struct mc_run_hooks hooks = {.progress = on_progress, .ctx = control};
+	struct mc_problems problems;
+	struct mc_spec spec;
+	struct mc_job job;
+	struct mc_plan plan;
+
+	mc_problems_init(&problems);
+	struct mc_json *json = mc_json_parse(spec_text, strlen(spec_text), "spec", err);
+	assert_non_null(json);
+	assert_true(mc_spec_parse(&spec, json, &problems, err));
+	for (size_t i = 0; i < problems.count; i++)
+		print_error("%s: %s\n", problems.items[i].pointer, problems.items[i].text);
+	assert_int_equal(problems.total, 0);
+	env.pool = mc_pool_new(workers, err);
+	assert_non_null(env.pool);
+	assert_true(mc_arena_init(&arena, (uint64_t)1 << 30, err));
+	assert_true(mc_linalg_init(env.pool, err));
+	bool ok = mc_job_open(&job, &spec, &env, err);
+	if (ok) {
+		ok = mc_plan_make(&plan, &job, false, &env, err) && mc_calibrate(&job, &plan, out, &hooks, &env, ret, err);
+		/* what the plan says must hold: nothing takes more than it promised */
+		if (ok && arena.peak > plan.memory_bytes)
+			print_error("peak %zu, planned %llu\n", arena.peak, (unsigned long long)plan.memory_bytes);
+		if (ok)
+			assert_true(arena.peak <= plan.memory_bytes);
+		mc_job_close(&job);
+	}
+	mc_pool_free(env.pool);
+	mc_arena_release(&arena);
+	mc_spec_release(&spec);
+	mc_problems_release(&problems);
+	mc_json_free(json);
+	return ok;
+}
+
+static void require_job(const char *spec, const char *out, unsigned workers, struct mc_run_result *ret)
+{
+	struct control control = {0};
+	struct mc_error err;
+
+	mc_error_init(&err);
+	if (!run_job(spec, out, workers, &control, ret, &err))
+		print_error("%s: %s\n", err.where, err.text);
+	assert_int_equal(err.code, MC_OK);
+	assert_true(ret->valid);
+}
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+static const char *path_of(const char *folder, const char *name)
+{
+	static char paths[4][512];
+	static unsigned next;
+	char *p = paths[next++ % 4];
+	snprintf(p, sizeof paths[0], "%s/%s", folder, name);
+	return p;
+}
+
+static void digest(const char *folder, const char *name, char hex[65])
+{
+	struct mc_error err;
+	uint64_t bytes;
+	int fd;
+
+	mc_error_init(&err);
+	if (!mc_root_open(NULL, path_of(folder, name), &fd, &err))
+		print_error("%s: %s\n", err.where, err.text);
+	assert_int_equal(err.code, MC_OK);
+	assert_true(mc_sha256_fd(fd, name, hex, &bytes, &err));
+	mc_close(fd);
+}
+
+static void assert_same_files(const char *a, const char *b)
+{
+	static const char *const names[] = {"quantization.safetensors", "model/model.safetensors", "model/config.json",
+	    "verdict.json", "spec.json"};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		char x[65], y[65];
+		digest(a, names[i], x);
+		digest(b, names[i], y);
+		if (strcmp(x, y) != 0)
+			print_error("%s differs\n", names[i]);
+		assert_string_equal(x, y);
+	}
+}
+
+static void write_text(const char *path, const char *text)
+{
+	struct mc_error err;
+	mc_error_init(&err);
+	assert_true(mc_file_write_durable(path, text, strlen(text), &err));
+}
+
+/* A spec with the given recipe and further members (", \"key\": value"). */
+static const char *spec_text(const char *recipe, const char *more)
+{
+	static char text[1024];
+	snprintf(text, sizeof text, "{\"model\": \"" MODEL "\", \"dataset\": \"%s/data.jsonl\", \"recipe\": \"%s\", "
+				    "\"max_seq_length\": 96%s}", scratch, recipe, more);
+	return text;
+}
+
+static int make_scratch(void **state)
+{
+	static const char *const lines[] = {"The house stood on a hill above the river, and nobody had lived in it for years.",
+	    "def add(a, b):\\n    return a + b\\n", "static int next(struct list *l) { return l->head == NULL ? -1 : l->head->value; }",
+	    "Install the package, then run the command again. It prints the path of the file that it wrote.",
+	    "She opened the letter slowly. It had been folded twice and smelled of smoke."};
+	struct mc_buf text;
+	struct mc_error err;
+	(void)state;
+
+	mc_error_init(&err);
+	mc_buf_init(&text, 1 << 20);
+	if (mkdtemp(scratch) == NULL)
+		return -1;
+	for (unsigned i = 0; i < 15; i++)
+		assert_true(mc_buf_addf(&text, &err, "{\"text\": \"%s %s %u\"}\n", lines[i % 5], lines[(i * 3 + 1) % 5], i));
+	write_text(path_of(scratch, "data.jsonl"), mc_buf_text(&text));
+	mc_buf_release(&text);
+	return 0;
+}
+
+static int remove_scratch(void **state)
+{
+	struct mc_error err;
+	(void)state;
+	mc_error_init(&err);
+	return mc_file_remove_tree(scratch, &err) ? 0 : -1;
+}
+
+static struct mc_json *read_json(const char *folder, const char *name)
+{
+	struct mc_error err;
+	struct mc_buf text;
+	int fd;
+
+	mc_error_init(&err);
+	mc_buf_init(&text, 1 << 26);
+	assert_true(mc_root_open(NULL, path_of(folder, name), &fd, &err));
+	assert_true(mc_file_read_all(fd, name, &text, &err));
+	mc_close(fd);
+	struct mc_json *json = mc_json_parse(mc_buf_text(&text), text.length, name, &err);
+	assert_non_null(json);
+	mc_buf_release(&text);
+	return json;
+}
+
+/* --- tests ------------------------------------------------------------------------------------ */
+
+static void test_bits_do_not_depend_on_workers(void **state)
+{
+	static const char *const recipes[] = {"W4A16", "FP8"};
+	struct mc_run_result result;
+	(void)state;
+
+	for (size_t r = 0; r < 2; r++) {
+		char folders[4][128];
+		static const unsigned workers[] = {1, 2, 3, 5};
+		for (size_t i = 0; i < 4; i++) {
+			snprintf(folders[i], sizeof folders[i], "%s/bits-%s-%u", scratch, recipes[r], workers[i]);
+			require_job(spec_text(recipes[r], ""), folders[i], workers[i], &result);
+			if (i > 0)
+				assert_same_files(folders[0], folders[i]);
+		}
+	}
+}
+
+static void test_resume_after_every_layer(void **state)
+{
+	struct mc_run_result result;
+	char whole[128], broken[128];
+	struct mc_error err;
+	(void)state;
+
+	snprintf(whole, sizeof whole, "%s/whole", scratch);
+	require_job(spec_text("FP8", ""), whole, 2, &result);
+	assert_false(result.resumed);
+	for (size_t stop = 1; stop < LAYERS; stop++) {
+		struct control control = {.cancel_at = stop};
+		snprintf(broken, sizeof broken, "%s/stopped-%zu", scratch, stop);
+		mc_error_init(&err);
+		assert_false(run_job(spec_text("FP8", ""), broken, 2, &control, &result, &err));
+		assert_int_equal(err.code, MC_CANCELED);
+		/* nothing under a final name yet */
+		assert_false(mc_file_exists(path_of(broken, "model")));
+		assert_false(mc_file_exists(path_of(broken, "quantization.safetensors")));
+		assert_false(mc_file_exists(path_of(broken, "manifest.json")));
+		require_job(spec_text("FP8", ""), broken, 3, &result);
+		assert_true(result.resumed);
+		assert_int_equal(result.layers_resumed, stop);
+		assert_same_files(whole, broken);
+		assert_false(mc_file_exists(path_of(broken, "resume")));
+	}
+}
+
+static void test_resume_refuses_another_job(void **state)
+{
+	struct control control = {.cancel_at = 1};
+	struct mc_run_result result;
+	struct mc_error err;
+	char out[128];
+	(void)state;
+
+	snprintf(out, sizeof out, "%s/changed", scratch);
+	mc_error_init(&err);
+	assert_false(run_job(spec_text("FP8", ""), out, 1, &control, &result, &err));
+	control = (struct control){0};
+	mc_error_init(&err);
+	assert_false(run_job(spec_text("W8A8", ""), out, 1, &control, &result, &err));
+	assert_int_equal(err.code, MC_CONFLICT);
+	assert_non_null(strstr(err.text, "cannot go on: spec"));
+	/* labels and threads may change */
+	require_job(spec_text("FP8", ", \"metadata\": {\"a\": 1}, \"threads\": 2"), out, 2, &result);
+}
+
+static void test_routed_experts_have_finite_parameters(void **state)
+{
+	struct mc_run_result result;
+	struct mc_error err;
+	char out[128];
+	size_t unseen = 0, seen = 0;
+	(void)state;
+
+	/* few tokens, so that some experts get none */
+	snprintf(out, sizeof out, "%s/routed", scratch);
+	require_job(spec_text("FP8", ", \"calibrate_all_experts\": false, \"num_calibration_samples\": 1, \"max_seq_length\": 6"),
+	    out, 2, &result);
+	mc_error_init(&err);
+	struct mc_statistics *statistics = mc_statistics_open(path_of(out, "calibration.db"), true, &err);
+	assert_non_null(statistics);
+	struct mc_json *rows = mc_statistics_modules_json(statistics, MC_NO_INDEX, MC_NO_INDEX, NULL, &err);
+	for (size_t i = 0; i < mc_json_size(rows); i++) {
+		const struct mc_json *row = mc_json_at(rows, i);
+		bool weights_only = strcmp(mc_json_string(mc_json_get(row, "source"), NULL), "weights-only") == 0;
+		unseen += weights_only;
+		seen += !weights_only;
+		assert_int_equal(mc_json_is_null(mc_json_get(row, "input_min")), weights_only);
+		assert_true(isfinite(mc_json_number(mc_json_get(row, "scale_min"))));
+		assert_true(mc_json_number(mc_json_get(row, "scale_min")) > 0);
+	}
+	assert_true(unseen > 0);
+	assert_true(seen > 0);
+	mc_json_free(rows);
+	mc_statistics_close(statistics);
+}
+
+static void test_all_experts_see_all_tokens(void **state)
+{
+	struct mc_run_result result;
+	char out[128];
+	(void)state;
+
+	snprintf(out, sizeof out, "%s/all", scratch);
+	require_job(spec_text("FP8", ", \"num_calibration_samples\": 1, \"max_seq_length\": 6"), out, 2, &result);
+	struct mc_json *verdict = read_json(out, "verdict.json");
+	const struct mc_json *layers = mc_json_get(mc_json_get(verdict, "experts"), "layers");
+	assert_int_equal(mc_json_size(layers), LAYERS);
+	for (size_t l = 0; l < LAYERS; l++) {
+		const struct mc_json *layer = mc_json_at(layers, l), *experts = mc_json_get(layer, "experts");
+		int64_t tokens = mc_json_integer(mc_json_get(layer, "tokens")), routed = 0;
+		assert_int_equal(mc_json_size(experts), 8);
+		for (size_t e = 0; e < 8; e++) {
+			assert_int_equal(mc_json_integer(mc_json_get(mc_json_at(experts, e), "seen")), tokens);
+			routed += mc_json_integer(mc_json_get(mc_json_at(experts, e), "routed"));
+		}
+		assert_int_equal(routed, 2 * tokens);
+		assert_true(mc_json_size(mc_json_get(layer, "starved")) > 0);
+	}
+	mc_json_free(verdict);
+}
+
+static void test_without_data(void **state)
+{
+	struct mc_run_result result;
+	char out[128], with[128], a[65], b[65];
+	(void)state;
+
+	snprintf(out, sizeof out, "%s/datafree", scratch);
+	snprintf(with, sizeof with, "%s/with-data", scratch);
+	require_job("{\"model\": \"" MODEL "\", \"recipe\": \"W4A16\"}", out, 2, &result);
+	require_job(spec_text("W4A16", ""), with, 2, &result);
+	/* the text changes what is known about the experts, not the weights' parameters */
+	digest(out, "model/model.safetensors", a);
+	digest(with, "model/model.safetensors", b);
+	assert_string_equal(a, b);
+}
+
+static void test_head_and_presets(void **state)
+{
+	static const char *const recipes[] = {"W8A16", "W4A16_ASYM", "W8A8", "FP8_DYNAMIC", "W3A16", "FP8_BLOCK"};
+	struct mc_run_result result;
+	struct mc_error err;
+	char out[128];
+	(void)state;
+
+	for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
+		snprintf(out, sizeof out, "%s/preset-%s", scratch, recipes[i]);
+		require_job(spec_text(recipes[i], ", \"num_calibration_samples\": 2"), out, 2, &result);
+	}
+	/* the head is quantized when it is not ignored, and has an input scale */
+	char spec[700];
+	snprintf(spec, sizeof spec, "{\"model\": \"" MODEL "\", \"dataset\": \"%s/data.jsonl\", \"recipe\": {\"targets\": [\"Linear\"], "
+				    "\"scheme\": \"FP8\"}, \"keep_statistics\": \"channels\", \"precision\": \"float32\"}", scratch);
+	snprintf(out, sizeof out, "%s/head", scratch);
+	require_job(spec, out, 2, &result);
+	struct mc_st_file file;
+	int fd;
+	mc_error_init(&err);
+	assert_true(mc_root_open(NULL, path_of(out, "quantization.safetensors"), &fd, &err));
+	assert_true(mc_st_open_fd(&file, fd, "quantization.safetensors", &err));
+	const struct mc_st_entry *entry = mc_st_find(&file, "lm_head.input_scale");
+	assert_non_null(entry);
+	assert_int_equal(entry->dtype, MC_F32);
+	mc_st_close(&file);
+}
+
+static void test_verify_finds_damage(void **state)
+{
+	struct mc_run_result result;
+	struct mc_arena arena;
+	struct mc_env env = {.arena = &arena};
+	struct mc_error err;
+	char out[128], model[160];
+	(void)state;
+
+	snprintf(out, sizeof out, "%s/damage", scratch);
+	require_job(spec_text("FP8", ", \"num_calibration_samples\": 2"), out, 1, &result);
+	mc_error_init(&err);
+	env.pool = mc_pool_new(1, &err);
+	assert_true(mc_arena_init(&arena, (uint64_t)1 << 28, &err));
+	snprintf(model, sizeof model, "%s/model", out);
+	struct mc_verdict verdict;
+	mc_verdict_init(&verdict);
+	assert_true(mc_verify_checkpoint(&verdict, model, MODEL, &env, &err));
+	assert_true(mc_verdict_valid(&verdict));
+	mc_verdict_release(&verdict);
+	/* zero one input scale in place */
+	struct mc_checkpoint checkpoint;
+	assert_true(mc_checkpoint_open(&checkpoint, NULL, model, &err));
+	const struct mc_ckpt_tensor *t = mc_checkpoint_find(&checkpoint, "model.layers.1.mlp.experts.5.up_proj.input_scale");
+	assert_non_null(t);
+	FILE *file = fopen(path_of(model, "model.safetensors"), "r+b");
+	assert_non_null(file);
+	assert_int_equal(fseek(file, (long)t->entry->offset, SEEK_SET), 0);
+	assert_int_equal(fwrite("\0\0", 1, 2, file), 2);
+	fclose(file);
+	mc_checkpoint_close(&checkpoint);
+	mc_verdict_init(&verdict);
+	assert_true(mc_verify_checkpoint(&verdict, model, MODEL, &env, &err));
+	assert_false(mc_verdict_valid(&verdict));
+	assert_int_equal(verdict.checks[MC_CHECK_POSITIVE].failed, 1);
+	assert_non_null(strstr(verdict.checks[MC_CHECK_POSITIVE].examples[0], "experts.5.up_proj.input_scale"));
+	mc_verdict_release(&verdict);
+	mc_pool_free(env.pool);
+	mc_arena_release(&arena);
+}
+
+static void test_output_folder_must_be_ours(void **state)
+{
+	struct control control = {0};
+	struct mc_run_result result;
+	struct mc_error err;
+	char out[128];
+	(void)state;
+
+	snprintf(out, sizeof out, "%s/full", scratch);
+	mc_error_init(&err);
+	assert_true(mc_file_make_folders(out, &err));
+	write_text(path_of(out, "notes.txt"), "mine");
+	assert_false(run_job(spec_text("W4A16", ""), out, 1, &control, &result, &err));
+	assert_int_equal(err.code, MC_CONFLICT);
+	assert_non_null(strstr(err.text, "notes.txt"));
+	assert_true(mc_file_exists(path_of(out, "notes.txt")));
+	assert_false(mc_file_exists(path_of(out, "resume")));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_bits_do_not_depend_on_workers),
+	    cmocka_unit_test(test_resume_after_every_layer),
+	    cmocka_unit_test(test_resume_refuses_another_job),
+	    cmocka_unit_test(test_routed_experts_have_finite_parameters),
+	    cmocka_unit_test(test_all_experts_see_all_tokens),
+	    cmocka_unit_test(test_without_data),
+	    cmocka_unit_test(test_head_and_presets),
+	    cmocka_unit_test(test_verify_finds_damage),
+	    cmocka_unit_test(test_output_folder_must_be_ours),
+	};
+	return cmocka_run_group_tests_name("job", tests, make_scratch, remove_scratch);
+}
