@@ -27,13 +27,18 @@ void __asan_unpoison_memory_region(void const volatile *p, size_t n);
 #define POISON(p, n) __asan_poison_memory_region(p, n)
 #define UNPOISON(p, n) __asan_unpoison_memory_region(p, n)
 #else
-#define POISON(p, n) ((void)0)
-#define UNPOISON(p, n) ((void)0)
+#define POISON(p, n) ((void)(n))
+#define UNPOISON(p, n) ((void)(n))
 #endif
 
 #define ALIGNMENT 64u
 /* Below this, handing pages back and touching them again costs more than it saves. */
 #define GIVE_BACK_BYTES ((size_t)1 << 20)
+
+static size_t least(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
 
 /* bytes rounded up to the alignment; nothing takes one unit so that every pointer is its own. */
 static bool round_up(uint64_t bytes, uint64_t *ret_rounded)
@@ -91,12 +96,14 @@ void *mc_arena_alloc(
 		    bytes, left, arena->budget);
 		return NULL;
 	}
-	void *p = arena->base + arena->used;
+	unsigned char *p = arena->base + arena->used;
+	/* Only what was handed out before can be poisoned; and the sanitizer's bookkeeping costs
+	 * an eighth of what it is told about. */
+	UNPOISON(p, least((size_t)rounded, arena->peak - arena->used));
+	POISON(p + bytes, (size_t)(rounded - bytes));
 	arena->used += (size_t)rounded;
 	if (arena->used > arena->peak)
 		arena->peak = arena->used;
-	POISON(p, (size_t)rounded);
-	UNPOISON(p, (size_t)bytes);
 	return p;
 }
 
@@ -114,7 +121,14 @@ bool mc_arena_sub(struct mc_arena *parent, size_t bytes, const char *what,
     struct mc_arena *ret_child, struct mc_error *err)
 {
 	size_t before = parent->used;
-	void *base = mc_arena_alloc(parent, bytes, 1, what, err);
+	uint64_t rounded;
+	void *base;
+
+	/* Whole units, so that the child may use all that is set aside for it. What cannot be
+	 * rounded is refused below with the number that was asked for. */
+	if (!round_up(bytes, &rounded))
+		rounded = bytes;
+	base = mc_arena_alloc(parent, (size_t)rounded, 1, what, err);
 
 	memset(ret_child, 0, sizeof(*ret_child));
 	if (!base)

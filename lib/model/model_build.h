@@ -1,0 +1,14 @@
+/*
+ * model_build.h - what the files that make a model share
+ */
+#ifndef MC_MODEL_BUILD_H
+#define MC_MODEL_BUILD_H
+
+#include "moecal/model.h"
+
+/* Fills modules, layers, embed, final_norm and head of a model whose config, arch and checkpoint are set,
+ * and checks every tensor. */
+bool mc_model_build(struct mc_model *model, struct mc_error *err) MC_CHECKED;
+void mc_module_free(struct mc_module *module);
+
+#endif
