@@ -42,12 +42,21 @@ struct mc_range {
 	float min, max;
 	bool seen; /* false: no token */
 };
+
+/* How ranges of batches become one. dtype: what the observed tensor has in a run of the model as
+ * calibrated; batches' ranges and every operation of the average are rounded to it, so a moving average
+ * in BF16 stands still once a step is below half a unit, as in the reference. */
+struct mc_observer {
+	enum mc_observer_kind kind;
+	double averaging_constant; /* MOVING alone */
+	enum mc_dtype dtype;
+};
 /* The observer's range over the sequences in order. */
-struct mc_range mc_input_stats_range(const struct mc_input_stats *stats, enum mc_observer_kind kind,
-    double averaging_constant);
-/* The fold alone: mins, maxs [batches], batches without data have min > max and are passed over. */
-struct mc_range mc_observe(enum mc_observer_kind kind, double averaging_constant, const float *mins,
-    const float *maxs, size_t batches);
+struct mc_range mc_input_stats_range(
+    const struct mc_input_stats *stats, const struct mc_observer *observer);
+/* The fold alone: mins, maxs [batches]; batches without data have min > max and are passed over. */
+struct mc_range mc_observe(
+    const struct mc_observer *observer, const float *mins, const float *maxs, size_t batches);
 
 /* Over all rows and channels: population moments. */
 struct mc_moments {

@@ -193,13 +193,22 @@ bool mc_input_stats_add(struct mc_input_stats *stats, const struct mc_tap_slice 
 
 /* One batch into the state. The moving average rounds like the reference: both factors to float32,
  * each product to float32, then their sum. */
-static void fold(struct mc_range *state, enum mc_observer_kind kind, double averaging_constant,
-    float min, float max)
+/* start * keep + end * take, every operation rounded to dtype. */
+static float blend(enum mc_dtype dtype, float start, float keep, float end, float take)
 {
-	float keep = (float)(1.0 - averaging_constant), take = (float)averaging_constant;
+	return mc_round_to(dtype, mc_round_to(dtype, start * keep) + mc_round_to(dtype, end * take));
+}
+
+static void fold(struct mc_range *state, const struct mc_observer *observer, float min, float max)
+{
+	float keep = (float)(1.0 - observer->averaging_constant);
+	float take = (float)observer->averaging_constant;
+	enum mc_observer_kind kind = observer->kind;
 
 	if (min > max)
 		return; /* a batch without data */
+	min = mc_round_to(observer->dtype, min);
+	max = mc_round_to(observer->dtype, max);
 	if (!state->seen || kind == MC_OBSERVER_MEMORYLESS) {
 		*state = (struct mc_range){.min = min, .max = max, .seen = true};
 		return;
@@ -209,22 +218,22 @@ static void fold(struct mc_range *state, enum mc_observer_kind kind, double aver
 		state->max = fmaxf(state->max, max);
 		return;
 	}
-	state->min = state->min * keep + min * take;
-	state->max = state->max * keep + max * take;
+	state->min = blend(observer->dtype, state->min, keep, min, take);
+	state->max = blend(observer->dtype, state->max, keep, max, take);
 }
 
-struct mc_range mc_observe(enum mc_observer_kind kind, double averaging_constant, const float *mins,
-    const float *maxs, size_t batches)
+struct mc_range mc_observe(
+    const struct mc_observer *observer, const float *mins, const float *maxs, size_t batches)
 {
 	struct mc_range state = {0};
 
 	for (size_t b = 0; b < batches; b++)
-		fold(&state, kind, averaging_constant, mins[b], maxs[b]);
+		fold(&state, observer, mins[b], maxs[b]);
 	return state;
 }
 
 struct mc_range mc_input_stats_range(
-    const struct mc_input_stats *stats, enum mc_observer_kind kind, double averaging_constant)
+    const struct mc_input_stats *stats, const struct mc_observer *observer)
 {
 	struct mc_range state = {0};
 
@@ -234,14 +243,15 @@ struct mc_range mc_input_stats_range(
 			min = fminf(min, stats->slice_min[s * stats->sequences + q]);
 			max = fmaxf(max, stats->slice_max[s * stats->sequences + q]);
 		}
-		fold(&state, kind, averaging_constant, min, max);
+		fold(&state, observer, min, max);
 	}
 	return state;
 }
 
 struct mc_moments mc_input_stats_moments(const struct mc_input_stats *stats)
 {
-	struct mc_range range = mc_input_stats_range(stats, MC_OBSERVER_STATIC, 0);
+	const struct mc_observer exact = {.kind = MC_OBSERVER_STATIC, .dtype = MC_F32};
+	struct mc_range range = mc_input_stats_range(stats, &exact);
 	struct mc_moments ret = {.tokens = stats->tokens, .min = range.min, .max = range.max};
 	double n = (double)stats->tokens * (double)stats->channels, sum = 0, sum_squares = 0;
 

@@ -54,14 +54,15 @@ static double averaging_constant(const struct mc_quant_args *args)
 	return value == NULL ? 0.01 : mc_json_number(value);
 }
 
-static struct mc_range observed(const struct mc_input_stats *stats, const struct mc_quant_args *args)
+static struct mc_range observed(const struct mc_input_stats *stats, const struct mc_quant_args *args, enum mc_dtype dtype)
 {
-	enum mc_observer_kind kind = MC_OBSERVER_MOVING;
+	struct mc_observer observer = {.kind = MC_OBSERVER_MOVING, .averaging_constant = averaging_constant(args), .dtype = dtype};
 
 	if (stats == NULL || stats->tokens == 0)
 		return (struct mc_range){0};
-	mc_assert(args->observer[0] == '\0' || mc_observer_find(args->observer, &kind));
-	return mc_input_stats_range(stats, kind, averaging_constant(args));
+	if (args->observer[0] != '\0' && !mc_observer_find(args->observer, &observer.kind))
+		mc_assert(!"an observer that the scheme's check let through");
+	return mc_input_stats_range(stats, &observer);
 }
 
 /* What the other experts of the layer saw, for an expert that saw nothing. */
@@ -75,7 +76,7 @@ static struct mc_range observed_by_others(const struct mc_linear_task *tasks, si
 		struct mc_range one;
 		if (m->role != role || m->expert == MC_NO_INDEX)
 			continue;
-		one = observed(tasks[i].input, args);
+		one = observed(tasks[i].input, args, tasks[i].weight.dtype);
 		if (!one.seen)
 			continue;
 		all.min = all.seen ? fminf(all.min, one.min) : one.min;
@@ -101,11 +102,11 @@ static bool set_input_parameters(struct mc_linear_task *task, const struct mc_la
 
 	if (!task->scheme->has_input || args->dynamic != MC_DYNAMIC_NO)
 		return true;
-	struct mc_range range = observed(task->input, args);
+	struct mc_range range = observed(task->input, args, task->weight.dtype);
 	if (!range.seen && observer != NULL && m->expert != MC_NO_INDEX)
 		range = m->role == MC_ROLE_DOWN ?
 		    observed_by_others(all->tasks, all->count, MC_ROLE_DOWN, job, args) :
-		    observed(&observer->gate_up, args);
+		    observed(&observer->gate_up, args, task->weight.dtype);
 	if (!range.seen)
 		return mc_fail(err, MC_INVALID, m->name, "no calibration token reached this module's input");
 	struct mc_qparam qparam = mc_qparam_make(args, task->weight.dtype, range.min, range.max);

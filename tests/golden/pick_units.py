@@ -47,7 +47,7 @@ def wanted(case):
     if function == "pack_to_int32":
         return args["shape"] in ([5, 33], [3, 100], [16, 1])
     if function in ("calculate_qparams", "compress"):
-        return computed(args) and (function == "calculate_qparams" or not name.endswith("f16") or "fp8" in name)
+        return computed(args) and (function == "calculate_qparams" or not name.endswith("-f16") or "fp8" in name)
     if function == "quantize":
         return computed(args) and not name.endswith("-f32") or name in ("int4-asym-group-f32", "fp8-block-padded-f32")
     if function == "weight_observer":

@@ -76,6 +76,8 @@ static inline bool golden_next(struct golden *g, const char *function)
 		g->entry = mc_json_at(g->index, g->next++);
 		if (strcmp(mc_json_string(mc_json_get(g->entry, "function"), NULL), function) != 0)
 			continue;
+		if (mc_json_get(g->entry, "file") == NULL)
+			continue; /* what the reference refuses */
 		const char *file = mc_json_string(mc_json_get(g->entry, "file"), NULL);
 		g->name = mc_json_string(mc_json_get(g->entry, "name"), NULL);
 		if (strcmp(file, g->open) == 0)

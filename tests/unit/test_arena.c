@@ -166,6 +166,12 @@ static void test_sub_arena(void **state)
 	mc_error_init(&err);
 	assert_false(mc_arena_sub(&arena, 2 * MIB, "too much", &child, &err));
 	assert_int_equal(err.code, MC_NO_MEMORY);
+	/* A size that is no multiple of the alignment: the rest of the last unit may be used too.
+	 */
+	mc_error_init(&err);
+	assert_true(mc_arena_sub(&arena, 100, "small", &child, &err));
+	p = mc_arena_zalloc(&child, 128, 1, "all", &err);
+	assert_non_null(p);
 	mc_arena_release(&other); /* fine, and does not unmap */
 	q[0] = 3;
 	mc_arena_release(&arena);

@@ -434,7 +434,7 @@ static void test_one_token_reaches_every_expert(void **state)
 		const struct mc_input_stats *stats = mc_layer_observer_of(&observer, module);
 		assert_non_null(stats);
 		assert_int_equal(stats->tokens, 1);
-		struct mc_range range = mc_input_stats_range(stats, MC_OBSERVER_STATIC, 0);
+		struct mc_range range = mc_input_stats_range(stats, &(struct mc_observer){MC_OBSERVER_STATIC, 0, MC_F32});
 		assert_true(range.seen && isfinite(range.min) && isfinite(range.max));
 		assert_true(range.max > range.min);
 		linears++;

@@ -55,11 +55,25 @@ static void test_published_vectors(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		for (size_t n = 1; n <= 3; n++) {
-			struct mc_range r = mc_observe(cases[i].kind, 0.1, mins, maxs, n);
+			struct mc_range r = mc_observe(&(struct mc_observer){cases[i].kind, 0.1, MC_F32}, mins, maxs, n);
 			assert_true(r.seen);
 			assert_float_equal(r.min, cases[i].min[n - 1], 1e-6);
 			assert_float_equal(r.max, cases[i].max[n - 1], 1e-6);
 		}
+}
+
+/* In BF16 a step below half a unit is lost: from 1, one percent of 1.25 does not move the average. */
+static void test_moving_average_in_bf16(void **state)
+{
+	static const float mins[] = {-1, -1.25f, -1.25f, -3}, maxs[] = {1, 1.25f, 1.25f, 3};
+
+	(void)state;
+	const struct mc_observer bf16 = {MC_OBSERVER_MOVING, 0.01, MC_BF16}, f32 = {MC_OBSERVER_MOVING, 0.01, MC_F32};
+	assert_true(mc_observe(&bf16, mins, maxs, 3).max == 1.0f);
+	assert_true(mc_observe(&f32, mins, maxs, 3).max > 1.004f);
+	/* 1 * 0.99 -> 0.98828125; 3 * 0.01 -> 0.030029296875; the sum -> 1.015625 */
+	assert_true(mc_observe(&bf16, mins, maxs, 4).max == 1.015625f);
+	assert_true(mc_observe(&bf16, mins, maxs, 4).min == -1.015625f);
 }
 
 /* Every step of start * (1 - c) + end * c rounded to float32, bit for bit; 1 - c is taken in
@@ -94,7 +108,7 @@ static void test_moving_rounds_to_float32(void **state)
 	for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++) {
 		struct mc_range expected = moving_by_steps(constants[i], mins, maxs, BATCHES);
 		struct mc_range r =
-		    mc_observe(MC_OBSERVER_MOVING, constants[i], mins, maxs, BATCHES);
+		    mc_observe(&(struct mc_observer){MC_OBSERVER_MOVING, constants[i], MC_F32}, mins, maxs, BATCHES);
 		double exact = (double)maxs[0];
 		for (size_t b = 1; b < BATCHES; b++)
 			exact = exact * (1 - constants[i]) + (double)maxs[b] * constants[i];
@@ -102,9 +116,9 @@ static void test_moving_rounds_to_float32(void **state)
 		assert_true(fabs((double)r.max - exact) < 1e-6);
 	}
 	/* and the order of batches matters: the first of 24 has 0.99^23 = 79 % of the weight */
-	float before = mc_observe(MC_OBSERVER_MOVING, 0.01, mins, maxs, BATCHES).max;
+	float before = mc_observe(&(struct mc_observer){MC_OBSERVER_MOVING, 0.01, MC_F32}, mins, maxs, BATCHES).max;
 	maxs[0] += 1;
-	float after = mc_observe(MC_OBSERVER_MOVING, 0.01, mins, maxs, BATCHES).max;
+	float after = mc_observe(&(struct mc_observer){MC_OBSERVER_MOVING, 0.01, MC_F32}, mins, maxs, BATCHES).max;
 	assert_float_equal(after - before, 0.7936, 1e-3);
 }
 
@@ -115,16 +129,16 @@ static void test_batches_without_data_are_passed_over(void **state)
 	struct mc_range r;
 
 	(void)state;
-	r = mc_observe(MC_OBSERVER_MEMORYLESS, 0, mins, maxs, 5);
+	r = mc_observe(&(struct mc_observer){MC_OBSERVER_MEMORYLESS, 0, MC_F32}, mins, maxs, 5);
 	assert_true(r.seen && r.min == -4 && r.max == 1);
-	r = mc_observe(MC_OBSERVER_STATIC, 0, mins, maxs, 5);
+	r = mc_observe(&(struct mc_observer){MC_OBSERVER_STATIC, 0, MC_F32}, mins, maxs, 5);
 	assert_true(r.seen && r.min == -4 && r.max == 2);
-	r = mc_observe(MC_OBSERVER_MOVING, 0.5, mins, maxs, 5);
+	r = mc_observe(&(struct mc_observer){MC_OBSERVER_MOVING, 0.5, MC_F32}, mins, maxs, 5);
 	assert_true(r.seen && r.min == -3 && r.max == 1.5f);
 	for (int kind = MC_OBSERVER_MEMORYLESS; kind <= MC_OBSERVER_MOVING; kind++) {
-		r = mc_observe((enum mc_observer_kind)kind, 0.5, mins, maxs, 1);
+		r = mc_observe(&(struct mc_observer){(enum mc_observer_kind)kind, 0.5, MC_F32}, mins, maxs, 1);
 		assert_true(!r.seen && r.min == 0 && r.max == 0);
-		assert_false(mc_observe((enum mc_observer_kind)kind, 0.5, NULL, NULL, 0).seen);
+		assert_false(mc_observe(&(struct mc_observer){(enum mc_observer_kind)kind, 0.5, MC_F32}, NULL, NULL, 0).seen);
 	}
 }
 
@@ -224,8 +238,8 @@ static void compare_ranges(
 		ref_range(f->x, CHANNELS, chosen, starts[s], starts[s + 1], &mins[s], &maxs[s]);
 	for (int k = MC_OBSERVER_MEMORYLESS; k <= MC_OBSERVER_MOVING; k++) {
 		enum mc_observer_kind kind = (enum mc_observer_kind)k;
-		struct mc_range expected = mc_observe(kind, 0.3, mins, maxs, SEQUENCES);
-		struct mc_range r = mc_input_stats_range(stats, kind, 0.3);
+		struct mc_range expected = mc_observe(&(struct mc_observer){kind, 0.3, MC_F32}, mins, maxs, SEQUENCES);
+		struct mc_range r = mc_input_stats_range(stats, &(struct mc_observer){kind, 0.3, MC_F32});
 		assert_true(r.seen && r.min == expected.min && r.max == expected.max);
 	}
 }
@@ -353,8 +367,8 @@ static void test_no_token(void **state)
 	float squares[CHANNELS];
 
 	assert_int_equal(stats.tokens, 0);
-	assert_false(mc_input_stats_range(&stats, MC_OBSERVER_STATIC, 0).seen);
-	assert_false(mc_input_stats_range(&stats, MC_OBSERVER_MOVING, 0.01).seen);
+	assert_false(mc_input_stats_range(&stats, &(struct mc_observer){MC_OBSERVER_STATIC, 0, MC_F32}).seen);
+	assert_false(mc_input_stats_range(&stats, &(struct mc_observer){MC_OBSERVER_MOVING, 0.01, MC_F32}).seen);
 	assert_true(m.mean == 0 && m.variance == 0 && m.min == 0 && m.max == 0 && m.absmax == 0);
 	mc_input_stats_mean_square(&stats, squares);
 	for (size_t c = 0; c < CHANNELS; c++)
@@ -420,6 +434,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_names),
 	    cmocka_unit_test(test_published_vectors),
+	    cmocka_unit_test(test_moving_average_in_bf16),
 	    cmocka_unit_test(test_moving_rounds_to_float32),
 	    cmocka_unit_test(test_batches_without_data_are_passed_over),
 	    cmocka_unit_test_setup_teardown(test_all_tokens, set_up, tear_down),

@@ -40,9 +40,11 @@ static void calculate_qparams_is_the_references(void **state)
 		float *z = golden_floats(&zero);
 		for (size_t i = 0; i < mc_tensor_elements(&min); i++) {
 			struct mc_qparam q = mc_qparam_make(args, min.dtype, fmin[i], fmax[i]);
-			/* an asymmetric range that rounds to no scale has no zero point in the reference */
+			/* an asymmetric range from 0 whose scale rounds to 0 has no zero point there */
+			struct mc_code_range range = mc_code_range(args);
+			float high = fmax[i] > 0 ? fmax[i] : 0;
 			bool undefined = !args->symmetric && fmin[i] >= 0
-			    && mc_round_to(min.dtype, (fmax[i] - fmin[i]) / 255.0f) < 1e-6f;
+			    && mc_round_to(min.dtype, high / (range.max - range.min)) == 0;
 			if (q.scale != s[i] || (!undefined && (float)q.zero_point != z[i]))
 				fail_msg("%s: [%g, %g] gives %g, %d; needed %g, %g", g.name, fmin[i], fmax[i], q.scale,
 				    q.zero_point, s[i], z[i]);
