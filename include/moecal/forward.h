@@ -32,8 +32,8 @@ struct mc_layer {
 /* Reads a layer into env->arena (take a mark before, rewind after). */
 bool mc_layer_load(struct mc_layer *layer, const struct mc_model *model, size_t index,
     enum mc_dtype precision, const struct mc_env *env, struct mc_error *err) MC_CHECKED;
-/* Bytes that mc_layer_load takes from the arena when nothing is cast: from headers alone, at most a few
- * alignment steps too many. */
+/* Bytes that mc_layer_load takes from the arena when nothing is cast: from headers alone, with
+ * what reading needs on the way. */
 uint64_t mc_layer_bytes(const struct mc_model *model, size_t index);
 
 /* What one MoE block computes, handed to its behaviour a run of tokens at a time, in token order:

@@ -24,10 +24,12 @@ void mc_problems_release(struct mc_problems *problems)
 /* Bytes of the UTF-8 sequence at `text`, 0 when it is none. */
 static size_t sequence(const unsigned char *text)
 {
-	size_t length = text[0] < 0x80 ? 1 : text[0] < 0xc2 ? 0 : text[0] < 0xe0 ? 2 :
-	    text[0] < 0xf0                                          ? 3 :
-	    text[0] < 0xf5                                          ? 4 :
-								      0;
+	size_t length = text[0] < 0x80   ? 1
+			: text[0] < 0xc2 ? 0
+			: text[0] < 0xe0 ? 2
+			: text[0] < 0xf0 ? 3
+			: text[0] < 0xf5 ? 4
+					 : 0;
 
 	for (size_t i = 1; i < length; i++)
 		if ((text[i] & 0xc0) != 0x80)
@@ -69,12 +71,14 @@ void mc_problems_add(struct mc_problems *problems, const char *pointer, const ch
 	if (problems->items == NULL) {
 		struct mc_error err;
 		mc_error_init(&err);
-		problems->items = mc_alloc(MC_MAX_PROBLEMS, sizeof *problems->items, "problems", &err);
+		problems->items =
+		    mc_alloc(MC_MAX_PROBLEMS, sizeof *problems->items, "problems", &err);
 		if (problems->items == NULL)
 			return;
 	}
 	struct mc_problem *problem = &problems->items[problems->count++];
-	if (snprintf(problem->pointer, sizeof problem->pointer, "%s", pointer) >= (int)sizeof problem->pointer)
+	if (snprintf(problem->pointer, sizeof problem->pointer, "%s", pointer) >=
+	    (int)sizeof problem->pointer)
 		cut(problem->pointer, sizeof problem->pointer);
 	va_start(args, fmt);
 	if (vsnprintf(problem->text, sizeof problem->text, fmt, args) >= (int)sizeof problem->text)
@@ -98,11 +102,13 @@ void mc_problems_add_unknown_key(struct mc_problems *problems, const char *point
 	mc_pointer_join(where, pointer, key);
 	nearest = mc_nearest(key, known, known_count);
 	if (nearest != NULL) {
-		mc_problems_add(problems, where, "unknown key '%.64s'; did you mean '%s'?", key, nearest);
+		mc_problems_add(
+		    problems, where, "unknown key '%.64s'; did you mean '%s'?", key, nearest);
 		return;
 	}
 	for (size_t i = 0; i < known_count && used < sizeof list; i++)
-		used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", known[i]);
+		used += (size_t)snprintf(
+		    list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", known[i]);
 	if (used >= sizeof list)
 		cut(list, sizeof list);
 	mc_problems_add(problems, where, "unknown key '%.64s'; known are %s", key, list);

@@ -3,6 +3,9 @@
  */
 #include "block.h"
 
+/* What reading a weight takes on the way, to check and convert it: a bound. */
+#define READING_BYTES ((uint64_t)1 << 20)
+
 struct loader {
 	const struct mc_model *model;
 	enum mc_dtype precision;
@@ -123,7 +126,8 @@ static uint64_t module_bytes(const struct mc_module *module)
 
 uint64_t mc_layer_bytes(const struct mc_model *model, size_t index)
 {
-	uint64_t bytes = mc_times(3, mc_arena_cost(experts_of(model, index), sizeof(struct mc_weight)));
+	uint64_t bytes = mc_plus(READING_BYTES,
+	    mc_times(3, mc_arena_cost(experts_of(model, index), sizeof(struct mc_weight))));
 
 	for (size_t i = 0; i < model->modules_count; i++)
 		if (model->modules[i]->layer == index)

@@ -1,9 +1,9 @@
 /*
  * kernel.h - the element loops of quantization, for one dtype and one kind of code at a time
  *
- * Callers loop over blocks of MC_LANES values, a constant count, so that they become vector code at any
- * optimisation. Every single operation is rounded to the dtype that the reference would compute in, as
- * its tensors are. Values must be finite, which the callers see to.
+ * Callers loop over blocks of MC_LANES values, a constant count, so that they become vector code at
+ * any optimisation. Every single operation is rounded to the dtype that the reference would compute
+ * in, as its tensors are. Values must be finite, which the callers see to.
  */
 #ifndef MC_QUANT_KERNEL_H
 #define MC_QUANT_KERNEL_H
@@ -41,22 +41,25 @@ MC_INLINE float mc_round_dt(enum mc_dtype dt, float v)
 	return v;
 }
 
+/* Codes are int32 in these functions: of one width with the floats beside them. E4M3: the byte,
+ * 0..255. */
+
 /* |v| <= 448 */
-MC_INLINE uint8_t mc_encode_e4m3(float v)
+MC_INLINE int32_t mc_encode_e4m3(float v)
 {
 	uint32_t bits = mc_float_bits(v);
 	uint32_t a = bits & 0x7fffffffu;
 	uint32_t normal = (a + 0x7ffffu + ((a >> 20) & 1u) - (120u << 23)) >> 20;
 	uint32_t subnormal = mc_float_bits(mc_bits_float(a) + 16384.0f) - 0x46800000u;
-	return (uint8_t)((a < 0x3c800000u ? subnormal : normal) | (bits >> 24 & 0x80u));
+	return (int32_t)((a < 0x3c800000u ? subnormal : normal) | (bits >> 24 & 0x80u));
 }
 
-MC_INLINE float mc_decode_e4m3(uint8_t code)
+MC_INLINE float mc_decode_e4m3(int32_t code)
 {
-	uint32_t magnitude = (uint32_t)(code & 0x7fu);
+	uint32_t magnitude = (uint32_t)code & 0x7fu;
 	uint32_t normal = magnitude == 0x7f ? 0x7fc00000u : (magnitude << 20) + (120u << 23);
 	uint32_t subnormal = mc_float_bits((float)(int32_t)magnitude * 0x1p-9f);
-	uint32_t sign = (uint32_t)(code & 0x80u) << 24;
+	uint32_t sign = ((uint32_t)code & 0x80u) << 24;
 	return mc_bits_float((magnitude < 8 ? subnormal : normal) | sign);
 }
 
@@ -66,21 +69,21 @@ struct mc_run {
 	float min, max;    /* of codes */
 };
 
-MC_INLINE int8_t mc_code(bool is_float, enum mc_dtype dt, struct mc_run run, float x)
+MC_INLINE int32_t mc_code(bool is_float, enum mc_dtype dt, struct mc_run run, float x)
 {
 	float v = mc_round_dt(dt, mc_round_dt(dt, x / run.scale) + run.zero);
 
 	v = v < run.min ? run.min : v;
 	v = v > run.max ? run.max : v;
 	if (is_float)
-		return (int8_t)mc_encode_e4m3(v);
+		return mc_encode_e4m3(v);
 	/* the last place of 3 * 2^22 is 1: adding it rounds, and the low bits are the integer */
-	return (int8_t)(mc_float_bits(v + 12582912.0f) - 0x4b400000u);
+	return (int32_t)(mc_float_bits(v + 12582912.0f) - 0x4b400000u);
 }
 
-MC_INLINE float mc_value(bool is_float, enum mc_dtype dt, struct mc_run run, int8_t code)
+MC_INLINE float mc_value(bool is_float, enum mc_dtype dt, struct mc_run run, int32_t code)
 {
-	float v = is_float ? mc_decode_e4m3((uint8_t)code) : (float)code;
+	float v = is_float ? mc_decode_e4m3(code) : (float)code;
 
 	return mc_round_dt(dt, mc_round_dt(dt, v - run.zero) * run.scale);
 }

@@ -21,24 +21,28 @@ static bool is_regex(const char *target)
 	return strncmp(target, "re:", 3) == 0;
 }
 
-/* Python's re.match: anchored at the start only. Names of modules are what a file says, so any bytes. */
+/* Python's re.match: anchored at the start only. Names of modules are what a file says, so any
+ * bytes. */
 static pcre2_code *compile(const char *target, struct mc_error *err)
 {
 	int code;
 	PCRE2_SIZE offset;
 	PCRE2_UCHAR text[160];
 	pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)(target + 3), PCRE2_ZERO_TERMINATED,
-	    PCRE2_ANCHORED | PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &offset, NULL);
+	    PCRE2_ANCHORED | PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C, &code,
+	    &offset, NULL);
 
 	if (compiled != NULL)
 		return compiled;
 	if (code == PCRE2_ERROR_HEAP_FAILED)
 		(void)mc_fail(err, MC_NO_MEMORY, "targets", "cannot allocate a compiled pattern");
 	else if (pcre2_get_error_message(code, text, sizeof text) < 0)
-		(void)mc_fail(err, MC_INVALID, "targets", "'%.200s' is not a valid pattern", target);
+		(void)mc_fail(
+		    err, MC_INVALID, "targets", "'%.200s' is not a valid pattern", target);
 	else
-		(void)mc_fail(err, MC_INVALID, "targets", "'%.200s' is not a valid pattern: %s at character %zu",
-		    target, (const char *)text, (size_t)offset);
+		(void)mc_fail(err, MC_INVALID, "targets",
+		    "'%.200s' is not a valid pattern: %s at character %zu", target,
+		    (const char *)text, (size_t)offset);
 	return NULL;
 }
 
@@ -54,10 +58,10 @@ bool mc_match_check(const char *target, struct mc_error *err)
 /* --- compiled targets ------------------------------------------------------------------------- */
 
 struct target {
-	const char *text;    /* borrowed */
+	const char *text; /* borrowed */
 	size_t scheme;
-	pcre2_code *regex;   /* NULL: a module's or a class's name */
-	bool matched;        /* anything */
+	pcre2_code *regex; /* NULL: a module's or a class's name */
+	bool matched;      /* anything */
 };
 
 struct matcher {
@@ -88,7 +92,8 @@ static void matcher_release(struct matcher *m)
 
 static bool matcher_init(struct matcher *m, size_t most, struct mc_error *err)
 {
-	*m = (struct matcher){.data = pcre2_match_data_create(1, NULL), .context = pcre2_match_context_create(NULL)};
+	*m = (struct matcher){
+	    .data = pcre2_match_data_create(1, NULL), .context = pcre2_match_context_create(NULL)};
 	m->targets = mc_alloc(most, sizeof *m->targets, "targets", err);
 	if (m->targets == NULL || m->data == NULL || m->context == NULL) {
 		matcher_release(m);
@@ -126,23 +131,25 @@ static bool matcher_settle(struct matcher *m, struct mc_error *err)
 	return true;
 }
 
-static bool regex_matches(const struct matcher *m, const struct target *target, const char *name, bool *ret,
-    struct mc_error *err)
+static bool regex_matches(const struct matcher *m, const struct target *target, const char *name,
+    bool *ret, struct mc_error *err)
 {
-	int code = pcre2_match(target->regex, (PCRE2_SPTR)name, strlen(name), 0, 0, m->data, m->context);
+	int code =
+	    pcre2_match(target->regex, (PCRE2_SPTR)name, strlen(name), 0, 0, m->data, m->context);
 
 	*ret = code >= 0;
 	if (code >= 0 || code == PCRE2_ERROR_NOMATCH)
 		return true;
 	return mc_fail(err, MC_INVALID, "targets",
-	    "'%.200s' takes too long or too much memory to match against '%.128s'", target->text, name);
+	    "'%.200s' takes too long or too much memory to match against '%.128s'", target->text,
+	    name);
 }
 
 /* The kinds of a match, strongest first. */
 enum kind { BY_NAME, BY_REGEX, BY_CLASS, NOT_AT_ALL };
 
-static bool match_one(const struct matcher *m, const struct target *target, const struct mc_match_module *module,
-    enum kind *ret, struct mc_error *err)
+static bool match_one(const struct matcher *m, const struct target *target,
+    const struct mc_match_module *module, enum kind *ret, struct mc_error *err)
 {
 	bool matched;
 
@@ -154,8 +161,8 @@ static bool match_one(const struct matcher *m, const struct target *target, cons
 			*ret = BY_REGEX;
 	} else if (strcmp(target->text, module->name) == 0) {
 		*ret = BY_NAME;
-	} else if (strcmp(target->text, "Module") == 0
-	    || (module->class_name != NULL && strcmp(target->text, module->class_name) == 0)) {
+	} else if (strcmp(target->text, "Module") == 0 ||
+		   (module->class_name != NULL && strcmp(target->text, module->class_name) == 0)) {
 		*ret = BY_CLASS;
 	}
 	return true;
@@ -182,8 +189,8 @@ static bool best_scheme(struct matcher *m, const struct mc_match_module *module,
 	return true;
 }
 
-static bool any_matches(const struct matcher *m, const struct mc_match_module *module, bool *ret,
-    struct mc_error *err)
+static bool any_matches(
+    const struct matcher *m, const struct mc_match_module *module, bool *ret, struct mc_error *err)
 {
 	enum kind kind = NOT_AT_ALL;
 
@@ -196,8 +203,8 @@ static bool any_matches(const struct matcher *m, const struct mc_match_module *m
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
-static bool match_all(struct matcher *targets, const struct matcher *ignore, const struct mc_match_module *modules,
-    size_t count, size_t *ret_scheme, struct mc_error *err)
+static bool match_all(struct matcher *targets, const struct matcher *ignore,
+    const struct mc_match_module *modules, size_t count, size_t *ret_scheme, struct mc_error *err)
 {
 	bool ignored;
 
@@ -217,21 +224,24 @@ static bool match_all(struct matcher *targets, const struct matcher *ignore, con
 	return true;
 }
 
-bool mc_match_schemes(const struct mc_quant_config *config, const struct mc_match_module *modules, size_t count,
-    size_t *ret_scheme, void (*unmatched)(void *ctx, const char *target), void *ctx, struct mc_error *err)
+bool mc_match_schemes(const struct mc_quant_config *config, const struct mc_match_module *modules,
+    size_t count, size_t *ret_scheme, void (*unmatched)(void *ctx, const char *target), void *ctx,
+    struct mc_error *err)
 {
 	struct matcher targets = {0}, ignore = {0};
 	size_t most = 0;
 
 	for (size_t i = 0; i < config->count; i++)
 		most += config->schemes[i].targets_count;
-	bool ok = matcher_init(&targets, most, err) && matcher_init(&ignore, config->ignore_count, err);
+	bool ok =
+	    matcher_init(&targets, most, err) && matcher_init(&ignore, config->ignore_count, err);
 	for (size_t i = 0; ok && i < config->count; i++)
-		matcher_add(&targets, config->schemes[i].targets, config->schemes[i].targets_count, i);
+		matcher_add(
+		    &targets, config->schemes[i].targets, config->schemes[i].targets_count, i);
 	if (ok)
 		matcher_add(&ignore, config->ignore, config->ignore_count, 0);
-	ok = ok && matcher_settle(&targets, err) && matcher_settle(&ignore, err)
-	    && match_all(&targets, &ignore, modules, count, ret_scheme, err);
+	ok = ok && matcher_settle(&targets, err) && matcher_settle(&ignore, err) &&
+	     match_all(&targets, &ignore, modules, count, ret_scheme, err);
 	for (size_t i = 0; ok && unmatched != NULL && i < targets.count; i++)
 		if (!targets.targets[i].matched)
 			unmatched(ctx, targets.targets[i].text);
@@ -240,8 +250,8 @@ bool mc_match_schemes(const struct mc_quant_config *config, const struct mc_matc
 	return ok;
 }
 
-bool mc_match_any(char *const *patterns, size_t patterns_count, const struct mc_match_module *module,
-    bool *ret_matched, struct mc_error *err)
+bool mc_match_any(char *const *patterns, size_t patterns_count,
+    const struct mc_match_module *module, bool *ret_matched, struct mc_error *err)
 {
 	struct matcher m;
 

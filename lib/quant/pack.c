@@ -9,7 +9,8 @@
 
 #include "bits.h"
 
-void mc_pack_bits(const int8_t *codes, size_t stride, size_t n, unsigned bits, uint32_t *words, size_t word_stride)
+void mc_pack_bits(const int8_t *codes, size_t stride, size_t n, unsigned bits, uint32_t *words,
+    size_t word_stride)
 {
 	struct mc_bit_writer writer = {.words = words, .stride = word_stride};
 	uint32_t offset = 1u << (bits - 1), mask = (1u << bits) - 1;
@@ -25,7 +26,8 @@ void mc_pack_bits(const int8_t *codes, size_t stride, size_t n, unsigned bits, u
 static struct mc_tensor *add(struct mc_packed *packed, const char *suffix, enum mc_dtype dtype)
 {
 	mc_assert(packed->count < MC_MAX_PACKED);
-	packed->items[packed->count] = (struct mc_packed_tensor){.suffix = suffix, .tensor = {.dtype = dtype}};
+	packed->items[packed->count] =
+	    (struct mc_packed_tensor){.suffix = suffix, .tensor = {.dtype = dtype}};
 	return &packed->items[packed->count++].tensor;
 }
 
@@ -37,7 +39,8 @@ static void set_shape(struct mc_tensor *tensor, uint64_t rows, uint64_t cols)
 }
 
 /* One number a tensor has one dimension, all else two. */
-static void set_scale_shape(struct mc_tensor *tensor, const struct mc_quant_args *args, size_t rows, size_t cols)
+static void set_scale_shape(
+    struct mc_tensor *tensor, const struct mc_quant_args *args, size_t rows, size_t cols)
 {
 	set_shape(tensor, rows, cols);
 	if (args->strategy == MC_STRATEGY_TENSOR)
@@ -52,19 +55,20 @@ static uint64_t words(uint64_t values, unsigned bits)
 /* Zero points of rows are packed as the codes are, but along the rows. */
 static bool packs_zero_points(const struct mc_quant_args *args, enum mc_format format)
 {
-	return format == MC_FORMAT_PACK
-	    && (args->strategy == MC_STRATEGY_GROUP || args->strategy == MC_STRATEGY_CHANNEL);
+	return format == MC_FORMAT_PACK &&
+	       (args->strategy == MC_STRATEGY_GROUP || args->strategy == MC_STRATEGY_CHANNEL);
 }
 
-static void add_weight(struct mc_packed *packed, const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows,
-    size_t cols, size_t scale_rows, size_t scale_cols)
+static void add_weight(struct mc_packed *packed, const struct mc_scheme *scheme, enum mc_dtype dt,
+    size_t rows, size_t cols, size_t scale_rows, size_t scale_cols)
 {
 	const struct mc_quant_args *args = &scheme->weights;
 
 	if (scheme->format == MC_FORMAT_PACK)
 		set_shape(add(packed, "weight_packed", MC_I32), rows, words(cols, args->num_bits));
 	else
-		set_shape(add(packed, "weight", args->type == MC_QUANT_FLOAT ? MC_F8_E4M3 : MC_I8), rows, cols);
+		set_shape(add(packed, "weight", args->type == MC_QUANT_FLOAT ? MC_F8_E4M3 : MC_I8),
+		    rows, cols);
 	set_scale_shape(add(packed, "weight_scale", dt), args, scale_rows, scale_cols);
 	if (scheme->format == MC_FORMAT_PACK) {
 		struct mc_tensor *shape = add(packed, "weight_shape", MC_I64);
@@ -74,28 +78,33 @@ static void add_weight(struct mc_packed *packed, const struct mc_scheme *scheme,
 	if (args->symmetric)
 		return;
 	if (packs_zero_points(args, scheme->format))
-		set_shape(add(packed, "weight_zero_point", MC_I32), words(scale_rows, args->num_bits), scale_cols);
+		set_shape(add(packed, "weight_zero_point", MC_I32),
+		    words(scale_rows, args->num_bits), scale_cols);
 	else
-		set_scale_shape(add(packed, "weight_zero_point", MC_I8), args, scale_rows, scale_cols);
+		set_scale_shape(
+		    add(packed, "weight_zero_point", MC_I8), args, scale_rows, scale_cols);
 }
 
-bool mc_pack_layout(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows, size_t cols, const char *name,
-    struct mc_packed *ret, struct mc_error *err)
+bool mc_pack_layout(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows, size_t cols,
+    const char *name, struct mc_packed *ret, struct mc_error *err)
 {
 	const struct mc_quant_args *args = &scheme->weights;
 	enum mc_format f = scheme->format;
 	bool is_float = args->type == MC_QUANT_FLOAT;
-	bool stored = f == MC_FORMAT_PACK || f == MC_FORMAT_INT ? !is_float :
-	    f == MC_FORMAT_FLOAT                                ? is_float :
-								  f == MC_FORMAT_NAIVE;
+	bool stored = f == MC_FORMAT_PACK || f == MC_FORMAT_INT ? !is_float
+		      : f == MC_FORMAT_FLOAT                    ? is_float
+								: f == MC_FORMAT_NAIVE;
 	struct mc_packed packed = {0};
 	size_t scale_rows, scale_cols;
 
-	if (!scheme->has_weights || !stored || (is_float ? args->num_bits != 8 : args->num_bits > 8))
-		return mc_fail(err, MC_UNSUPPORTED, name, "storing %u-bit %s as '%s' is not there yet", args->num_bits,
+	if (!scheme->has_weights || !stored ||
+	    (is_float ? args->num_bits != 8 : args->num_bits > 8))
+		return mc_fail(err, MC_UNSUPPORTED, name,
+		    "storing %u-bit %s as '%s' is not there yet", args->num_bits,
 		    is_float ? "floats" : "integers", mc_format_name(f));
 	if (!args->symmetric && is_float)
-		return mc_fail(err, MC_UNSUPPORTED, name, "storing asymmetric floats is not there yet");
+		return mc_fail(
+		    err, MC_UNSUPPORTED, name, "storing asymmetric floats is not there yet");
 	if (!mc_scale_shape(args, rows, cols, name, &scale_rows, &scale_cols, err))
 		return false;
 	add_weight(&packed, scheme, dt, rows, cols, scale_rows, scale_cols);
@@ -130,12 +139,14 @@ static void pack_zero_points(const struct mc_quantized *q, unsigned bits, uint32
 	for (size_t c = 0; c < q->scale_cols; c++) {
 		struct mc_bit_writer writer = {.words = into + c, .stride = q->scale_cols};
 		for (size_t r = 0; r < q->scale_rows; r++)
-			mc_bits_put(&writer, ((uint32_t)q->zero_point[r * q->scale_cols + c] + offset) & mask, bits);
+			mc_bits_put(&writer,
+			    ((uint32_t)q->zero_point[r * q->scale_cols + c] + offset) & mask, bits);
 		mc_bits_finish(&writer);
 	}
 }
 
-static void store_zero_points(const struct mc_quantized *q, const struct mc_scheme *scheme, void *into)
+static void store_zero_points(
+    const struct mc_quantized *q, const struct mc_scheme *scheme, void *into)
 {
 	if (packs_zero_points(&scheme->weights, scheme->format)) {
 		pack_zero_points(q, scheme->weights.num_bits, into);
@@ -145,8 +156,9 @@ static void store_zero_points(const struct mc_quantized *q, const struct mc_sche
 		((int8_t *)into)[i] = (int8_t)q->zero_point[i];
 }
 
-static bool make_data(const struct mc_scheme *scheme, enum mc_dtype dt, const struct mc_quantized *q,
-    struct mc_packed_tensor *item, struct mc_arena *arena, struct mc_error *err)
+static bool make_data(const struct mc_scheme *scheme, enum mc_dtype dt,
+    const struct mc_quantized *q, struct mc_packed_tensor *item, struct mc_arena *arena,
+    struct mc_error *err)
 {
 	struct mc_tensor *tensor = &item->tensor;
 
@@ -170,8 +182,8 @@ static bool make_data(const struct mc_scheme *scheme, enum mc_dtype dt, const st
 	return true;
 }
 
-bool mc_pack(const struct mc_scheme *scheme, enum mc_dtype dt, const struct mc_quantized *q, const char *name,
-    struct mc_arena *arena, struct mc_packed *ret, struct mc_error *err)
+bool mc_pack(const struct mc_scheme *scheme, enum mc_dtype dt, const struct mc_quantized *q,
+    const char *name, struct mc_arena *arena, struct mc_packed *ret, struct mc_error *err)
 {
 	struct mc_packed layout, packed = {0};
 

@@ -10,8 +10,8 @@
 struct mc_code_range mc_code_range(const struct mc_quant_args *args)
 {
 	if (args->type == MC_QUANT_FLOAT)
-		return args->num_bits == 4 ? (struct mc_code_range){-6.0f, 6.0f} :
-					     (struct mc_code_range){-448.0f, 448.0f};
+		return args->num_bits == 4 ? (struct mc_code_range){-6.0f, 6.0f}
+					   : (struct mc_code_range){-448.0f, 448.0f};
 	float half = ldexpf(1.0f, (int)args->num_bits - 1);
 	return (struct mc_code_range){-half, half - 1.0f};
 }
@@ -22,7 +22,8 @@ static float epsilon(enum mc_dtype dt)
 	return dt == MC_BF16 ? 0x1p-7f : dt == MC_F16 ? 0x1p-10f : 0x1p-23f;
 }
 
-struct mc_qparam mc_qparam_make(const struct mc_quant_args *args, enum mc_dtype dt, float min, float max)
+struct mc_qparam mc_qparam_make(
+    const struct mc_quant_args *args, enum mc_dtype dt, float min, float max)
 {
 	struct mc_code_range range = mc_code_range(args);
 	float width = range.max - range.min;
@@ -54,7 +55,8 @@ bool mc_scale_shape(const struct mc_quant_args *args, size_t rows, size_t cols, 
     size_t *ret_rows, size_t *ret_cols, struct mc_error *err)
 {
 	if (rows == 0 || cols == 0)
-		return mc_fail(err, MC_INVALID, name, "the weight is [%zu, %zu]: nothing to quantize", rows, cols);
+		return mc_fail(err, MC_INVALID, name,
+		    "the weight is [%zu, %zu]: nothing to quantize", rows, cols);
 	switch (args->strategy) {
 	case MC_STRATEGY_TENSOR:
 		*ret_rows = *ret_cols = 1;
@@ -66,14 +68,16 @@ bool mc_scale_shape(const struct mc_quant_args *args, size_t rows, size_t cols, 
 	case MC_STRATEGY_GROUP:
 	case MC_STRATEGY_TENSOR_GROUP:
 		if (args->group_size <= 0 || cols % (uint64_t)args->group_size != 0)
-			return mc_fail(err, MC_INVALID, name, "group_size %lld does not divide the %zu input channels",
+			return mc_fail(err, MC_INVALID, name,
+			    "group_size %lld does not divide the %zu input channels",
 			    (long long)args->group_size, cols);
 		*ret_rows = rows;
 		*ret_cols = cols / (size_t)args->group_size;
 		return true;
 	case MC_STRATEGY_BLOCK:
 		if (args->block_rows == 0 || args->block_cols == 0)
-			return mc_fail(err, MC_INVALID, name, "strategy 'block' needs block_structure");
+			return mc_fail(
+			    err, MC_INVALID, name, "strategy 'block' needs block_structure");
 		*ret_rows = ceiling(rows, args->block_rows);
 		*ret_cols = ceiling(cols, args->block_cols);
 		return true;
@@ -91,7 +95,9 @@ static struct mc_run run_of(const struct mc_quant_args *args, struct mc_qparam q
 {
 	struct mc_code_range range = mc_code_range(args);
 
-	return (struct mc_run){.scale = qparam.scale, .zero = (float)qparam.zero_point, .min = range.min,
+	return (struct mc_run){.scale = qparam.scale,
+	    .zero = (float)qparam.zero_point,
+	    .min = range.min,
 	    .max = range.max};
 }
 
@@ -99,15 +105,15 @@ static struct mc_run run_of(const struct mc_quant_args *args, struct mc_qparam q
 static int8_t code_of_any(bool is_float, enum mc_dtype dt, struct mc_run run, float x)
 {
 	if (isfinite(x))
-		return mc_code(is_float, dt, run, x);
+		return (int8_t)mc_code(is_float, dt, run, x);
 	if (isnan(x))
 		return is_float ? 0x7f : 0;
 	float v = x > 0 ? run.max : run.min;
 	return is_float ? (int8_t)mc_f32_to_e4m3(v) : (int8_t)v;
 }
 
-void mc_quantize(const struct mc_quant_args *args, enum mc_dtype dt, struct mc_qparam qparam, const float *x,
-    int8_t *codes, size_t n)
+void mc_quantize(const struct mc_quant_args *args, enum mc_dtype dt, struct mc_qparam qparam,
+    const float *x, int8_t *codes, size_t n)
 {
 	struct mc_run run = run_of(args, qparam);
 	bool is_float = args->type == MC_QUANT_FLOAT;

@@ -1,9 +1,9 @@
 /*
  * rtn.c - see rtn.h
  *
- * A weight is worked on in bands of rows that share their scales: one row (channel, group), the rows of
- * a block, or all (tensor). Each band is read twice: for the ranges, then for the codes. A band of one
- * row stays in the cache between the two.
+ * A weight is worked on in bands of rows that share their scales: one row (channel, group), the
+ * rows of a block, or all (tensor). Each band is read twice: for the ranges, then for the codes. A
+ * band of one row stays in the cache between the two.
  */
 #include "moecal/rtn.h"
 
@@ -32,7 +32,8 @@ struct range {
 	int32_t min, max; /* ordered */
 };
 
-/* Least and greatest of a run; infinities and NaN of either sign lie at the ends and are seen there. */
+/* Least and greatest of a run; infinities and NaN of either sign lie at the ends and are seen
+ * there. */
 MC_SIMD static void add_range(const float *x, size_t n, struct range *range)
 {
 	int32_t low[MC_LANES], high[MC_LANES];
@@ -67,15 +68,18 @@ struct sums {
 	double error[MC_LANES], square[MC_LANES];
 };
 
-MC_INLINE void quantize_block(bool is_float, enum mc_dtype dt, struct mc_run run, const float *restrict x,
-    int8_t *restrict codes, struct sums *restrict sums)
+MC_INLINE void quantize_block(bool is_float, enum mc_dtype dt, struct mc_run run,
+    const float *restrict x, int8_t *restrict codes, struct sums *restrict sums)
 {
 	float error[MC_LANES];
+	int32_t code[MC_LANES];
 
 	for (size_t l = 0; l < MC_LANES; l++) {
-		codes[l] = mc_code(is_float, dt, run, x[l]);
-		error[l] = x[l] - mc_value(is_float, dt, run, codes[l]);
+		code[l] = mc_code(is_float, dt, run, x[l]);
+		error[l] = x[l] - mc_value(is_float, dt, run, code[l]);
 	}
+	for (size_t l = 0; l < MC_LANES; l++)
+		codes[l] = (int8_t)code[l];
 	for (size_t l = 0; l < MC_LANES; l++)
 		sums->error[l] += (double)error[l] * (double)error[l];
 	for (size_t l = 0; l < MC_LANES; l++)
@@ -83,20 +87,21 @@ MC_INLINE void quantize_block(bool is_float, enum mc_dtype dt, struct mc_run run
 }
 
 /* The rest of a run, one by one into the same lanes. */
-MC_INLINE void quantize_rest(bool is_float, enum mc_dtype dt, struct mc_run run, const float *x, int8_t *codes,
-    size_t n, struct sums *sums)
+MC_INLINE void quantize_rest(bool is_float, enum mc_dtype dt, struct mc_run run, const float *x,
+    int8_t *codes, size_t n, struct sums *sums)
 {
 	for (size_t l = 0; l < n; l++) {
-		codes[l] = mc_code(is_float, dt, run, x[l]);
-		double error = (double)(x[l] - mc_value(is_float, dt, run, codes[l]));
+		int32_t code = mc_code(is_float, dt, run, x[l]);
+		double error = (double)(x[l] - mc_value(is_float, dt, run, code));
+		codes[l] = (int8_t)code;
 		sums->error[l] += error * error;
 		sums->square[l] += (double)x[l] * (double)x[l];
 	}
 }
 
 #define QUANTIZE(name, is_float, dt)                                                               \
-	MC_SIMD static void name(struct mc_run run, const float *x, int8_t *codes, size_t n,       \
-	    struct sums *sums)                                                                     \
+	MC_SIMD static void name(                                                                  \
+	    struct mc_run run, const float *x, int8_t *codes, size_t n, struct sums *sums)         \
 	{                                                                                          \
 		size_t i = 0;                                                                      \
 		for (; i + MC_LANES <= n; i += MC_LANES)                                           \
@@ -110,7 +115,8 @@ QUANTIZE(quantize_fp8_f32, true, MC_F32)
 QUANTIZE(quantize_fp8_bf16, true, MC_BF16)
 QUANTIZE(quantize_fp8_f16, true, MC_F16)
 
-typedef void quantize_fn(struct mc_run run, const float *x, int8_t *codes, size_t n, struct sums *sums);
+typedef void quantize_fn(
+    struct mc_run run, const float *x, int8_t *codes, size_t n, struct sums *sums);
 
 static quantize_fn *choose(bool is_float, enum mc_dtype dt)
 {
@@ -138,7 +144,8 @@ static void read_row(const struct work *w, size_t row)
 {
 	size_t bytes = w->weight->cols * (mc_dtype_bits(w->weight->dtype) / 8);
 
-	mc_widen(w->weight->dtype, (const unsigned char *)w->weight->data + row * bytes, w->row, w->weight->cols);
+	mc_widen(w->weight->dtype, (const unsigned char *)w->weight->data + row * bytes, w->row,
+	    w->weight->cols);
 }
 
 static size_t run_length(const struct work *w, size_t segment)
@@ -155,8 +162,10 @@ static bool fail_not_finite(const struct work *w, size_t first, size_t rows, str
 		read_row(w, r);
 		for (size_t c = 0; c < w->weight->cols; c++)
 			if (!isfinite(w->row[c]))
-				return mc_fail(err, MC_CORRUPT, w->name, "the weight is %f at row %zu, column %zu; "
-				    "needed finite numbers", (double)w->row[c], r, c);
+				return mc_fail(err, MC_CORRUPT, w->name,
+				    "the weight is %f at row %zu, column %zu; "
+				    "needed finite numbers",
+				    (double)w->row[c], r, c);
 	}
 	return mc_fail(err, MC_INTERNAL, w->name, "a weight that is not finite was lost");
 }
@@ -188,8 +197,10 @@ static bool band_scales(struct work *w, size_t first, struct mc_error *err)
 		float min = from_ordered(w->ranges[s].min), max = from_ordered(w->ranges[s].max);
 		struct mc_qparam qparam = mc_qparam_make(w->args, w->weight->dtype, min, max);
 		if (!isfinite(qparam.scale))
-			return mc_fail(err, MC_UNSUPPORTED, w->name, "the range [%g, %g] of row %zu is too wide for a "
-			    "scale in %s", (double)min, (double)max, first, mc_dtype_name(w->weight->dtype));
+			return mc_fail(err, MC_UNSUPPORTED, w->name,
+			    "the range [%g, %g] of row %zu is too wide for a "
+			    "scale in %s",
+			    (double)min, (double)max, first, mc_dtype_name(w->weight->dtype));
 		q->scale[base + s] = qparam.scale;
 		if (q->zero_point != NULL)
 			q->zero_point[base + s] = qparam.zero_point;
@@ -210,10 +221,12 @@ static void band_codes(struct work *w, size_t first, size_t rows, quantize_fn *q
 		if (rows > 1) /* a single row is still there from the ranges */
 			read_row(w, r);
 		for (size_t s = 0; s < q->scale_cols; s++) {
-			struct mc_run run = {.scale = q->scale[base + s], .min = range.min, .max = range.max,
+			struct mc_run run = {.scale = q->scale[base + s],
+			    .min = range.min,
+			    .max = range.max,
 			    .zero = q->zero_point == NULL ? 0.0f : (float)q->zero_point[base + s]};
-			quantize(run, w->row + s * w->width, q->codes + r * q->cols + s * w->width, run_length(w, s),
-			    &w->sums);
+			quantize(run, w->row + s * w->width, q->codes + r * q->cols + s * w->width,
+			    run_length(w, s), &w->sums);
 		}
 	}
 }
@@ -235,13 +248,16 @@ static bool quantize_bands(struct work *w, struct mc_error *err)
 }
 
 /* Rows and columns that share a scale. */
-static void settle_band(const struct mc_quant_args *args, size_t rows, size_t cols, size_t *ret_band,
-    size_t *ret_width)
+static void settle_band(
+    const struct mc_quant_args *args, size_t rows, size_t cols, size_t *ret_band, size_t *ret_width)
 {
 	bool block = args->strategy == MC_STRATEGY_BLOCK;
-	bool group = args->strategy == MC_STRATEGY_GROUP || args->strategy == MC_STRATEGY_TENSOR_GROUP;
+	bool group =
+	    args->strategy == MC_STRATEGY_GROUP || args->strategy == MC_STRATEGY_TENSOR_GROUP;
 
-	*ret_band = args->strategy == MC_STRATEGY_TENSOR ? rows : block ? (size_t)args->block_rows : 1;
+	*ret_band = args->strategy == MC_STRATEGY_TENSOR ? rows
+		    : block                              ? (size_t)args->block_rows
+							 : 1;
 	*ret_width = group ? (size_t)args->group_size : block ? (size_t)args->block_cols : cols;
 }
 
@@ -259,9 +275,9 @@ uint64_t mc_rtn_bytes(const struct mc_quant_args *args, size_t rows, size_t cols
 	if (!mc_scale_shape(args, rows, cols, "", &scale_rows, &scale_cols, &err))
 		return 0;
 	uint64_t scales = (uint64_t)scale_rows * scale_cols;
-	return padded((uint64_t)rows * cols) + padded(scales * sizeof(float))
-	    + (args->symmetric ? 0 : padded(scales * sizeof(int32_t))) + padded(cols * sizeof(float))
-	    + padded(scale_cols * sizeof(struct range));
+	return padded((uint64_t)rows * cols) + padded(scales * sizeof(float)) +
+	       (args->symmetric ? 0 : padded(scales * sizeof(int32_t))) +
+	       padded(cols * sizeof(float)) + padded(scale_cols * sizeof(struct range));
 }
 
 bool mc_rtn(const struct mc_weight *weight, const struct mc_quant_args *args, const char *name,
@@ -271,9 +287,11 @@ bool mc_rtn(const struct mc_weight *weight, const struct mc_quant_args *args, co
 	struct work w = {.weight = weight, .args = args, .name = name, .q = &q};
 
 	mc_assert(mc_dtype_is_weight(weight->dtype));
-	if (args->num_bits > 8 || (args->type == MC_QUANT_FLOAT && args->num_bits != 8) || args->scale_dtype[0] != '\0'
-	    || (args->type == MC_QUANT_FLOAT && !args->symmetric) || args->strategy == MC_STRATEGY_TENSOR_GROUP)
-		return mc_fail(err, MC_UNSUPPORTED, name, "rounding to this scheme's codes is not there yet");
+	if (args->num_bits > 8 || (args->type == MC_QUANT_FLOAT && args->num_bits != 8) ||
+	    args->scale_dtype[0] != '\0' || (args->type == MC_QUANT_FLOAT && !args->symmetric) ||
+	    args->strategy == MC_STRATEGY_TENSOR_GROUP)
+		return mc_fail(
+		    err, MC_UNSUPPORTED, name, "rounding to this scheme's codes is not there yet");
 	if (!mc_scale_shape(args, q.rows, q.cols, name, &q.scale_rows, &q.scale_cols, err))
 		return false;
 	size_t scales = q.scale_rows * q.scale_cols;
@@ -281,20 +299,21 @@ bool mc_rtn(const struct mc_weight *weight, const struct mc_quant_args *args, co
 	q.codes = mc_arena_alloc(arena, q.rows * q.cols, 1, "codes", err);
 	q.scale = mc_arena_alloc(arena, scales, sizeof *q.scale, "scales", err);
 	if (!args->symmetric)
-		q.zero_point = mc_arena_alloc(arena, scales, sizeof *q.zero_point, "zero points", err);
+		q.zero_point =
+		    mc_arena_alloc(arena, scales, sizeof *q.zero_point, "zero points", err);
 	size_t mark = mc_arena_mark(arena);
 	w.row = mc_arena_alloc(arena, q.cols, sizeof *w.row, "a row of weights", err);
 	w.ranges = mc_arena_alloc(arena, q.scale_cols, sizeof *w.ranges, "ranges", err);
-	if (q.codes == NULL || q.scale == NULL || (!args->symmetric && q.zero_point == NULL) || w.row == NULL
-	    || w.ranges == NULL || !quantize_bands(&w, err))
+	if (q.codes == NULL || q.scale == NULL || (!args->symmetric && q.zero_point == NULL) ||
+	    w.row == NULL || w.ranges == NULL || !quantize_bands(&w, err))
 		return false;
 	mc_arena_rewind(arena, mark);
 	*ret = q;
 	return true;
 }
 
-void mc_quantized_row(const struct mc_quantized *q, const struct mc_quant_args *args, enum mc_dtype dt, size_t row,
-    float *out)
+void mc_quantized_row(const struct mc_quantized *q, const struct mc_quant_args *args,
+    enum mc_dtype dt, size_t row, float *out)
 {
 	size_t band, width;
 

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "moecal/alloc.h"
 
@@ -53,7 +52,8 @@
 #define WEIGHTS(...) .has_weights = true, .weights = __VA_ARGS__
 #define INPUT(...) .has_input = true, .input = __VA_ARGS__
 
-/* An observer stands here only where the preset itself names one; the others are filled in later. */
+/* An observer stands here only where the preset itself names one; the others are filled in later.
+ */
 static const struct preset {
 	const char *name;
 	bool has_weights, has_input;
@@ -99,7 +99,7 @@ static const struct preset {
 static const struct preset *find_preset(const char *name)
 {
 	for (size_t i = 0; i < COUNT(presets); i++)
-		if (strcasecmp(name, presets[i].name) == 0)
+		if (mc_equal_folded(name, presets[i].name))
 			return &presets[i];
 	return NULL;
 }
@@ -118,16 +118,17 @@ void mc_preset_unknown(const char *where, const char *name, struct mc_problems *
 	mc_name_unknown(where, "preset", name, names, COUNT(presets), problems);
 }
 
-bool mc_scheme_make(struct mc_scheme *scheme, const char *name, const char *preset, struct mc_error *err)
+bool mc_scheme_make(
+    struct mc_scheme *scheme, const char *name, const char *preset, struct mc_error *err)
 {
 	const struct preset *row = find_preset(preset);
 
 	mc_assert(row != NULL);
 	*scheme = (struct mc_scheme){.has_weights = row->has_weights, .has_input = row->has_input};
 	scheme->name = mc_strdup(name, err);
-	return scheme->name != NULL && mc_quant_args_copy(&scheme->weights, &row->weights, err)
-	    && mc_quant_args_copy(&scheme->input, &row->input, err)
-	    && mc_scheme_infer_format(scheme, &scheme->format, err);
+	return scheme->name != NULL && mc_quant_args_copy(&scheme->weights, &row->weights, err) &&
+	       mc_quant_args_copy(&scheme->input, &row->input, err) &&
+	       mc_scheme_infer_format(scheme, &scheme->format, err);
 }
 
 void mc_scheme_release(struct mc_scheme *scheme)
@@ -140,8 +141,8 @@ void mc_scheme_release(struct mc_scheme *scheme)
 	*scheme = (struct mc_scheme){0};
 }
 
-bool mc_quant_config_preset(struct mc_quant_config *config, const char *name, const char *const *ignore,
-    size_t ignore_count, struct mc_error *err)
+bool mc_quant_config_preset(struct mc_quant_config *config, const char *name,
+    const char *const *ignore, size_t ignore_count, struct mc_error *err)
 {
 	mc_quant_config_init(config);
 	if (find_preset(name) == NULL) {
@@ -167,7 +168,8 @@ bool mc_quant_config_preset(struct mc_quant_config *config, const char *name, co
 	mc_problems_init(&problems);
 	ok = ok && mc_quant_config_parse(config, modifier, "", &problems, err);
 	if (ok && problems.total > 0)
-		ok = mc_fail(err, MC_INVALID, problems.count > 0 ? problems.items[0].pointer : "", "%s",
+		ok = mc_fail(err, MC_INVALID, problems.count > 0 ? problems.items[0].pointer : "",
+		    "%s",
 		    problems.count > 0 ? problems.items[0].text : "the ignore list is not valid");
 	mc_problems_release(&problems);
 	mc_json_free(list);
@@ -197,7 +199,8 @@ const char *mc_format_name(enum mc_format format)
 	return formats[format];
 }
 
-bool mc_scheme_infer_format(const struct mc_scheme *scheme, enum mc_format *ret, struct mc_error *err)
+bool mc_scheme_infer_format(
+    const struct mc_scheme *scheme, enum mc_format *ret, struct mc_error *err)
 {
 	const struct mc_quant_args *w = &scheme->weights;
 	const char *where = scheme->name == NULL ? "" : scheme->name;
@@ -207,13 +210,16 @@ bool mc_scheme_infer_format(const struct mc_scheme *scheme, enum mc_format *ret,
 		*ret = MC_FORMAT_DENSE;
 	else if (is_float && w->num_bits == 4 && w->group_size == 32)
 		*ret = MC_FORMAT_MXFP4;
-	else if (is_float && w->num_bits == 8 && w->group_size == 32 && strcmp(w->scale_dtype, "torch.uint8") == 0)
+	else if (is_float && w->num_bits == 8 && w->group_size == 32 &&
+		 strcmp(w->scale_dtype, "torch.uint8") == 0)
 		*ret = MC_FORMAT_MXFP8;
 	else if (is_float && w->num_bits == 4 && w->group_size == 16)
 		*ret = MC_FORMAT_NVFP4;
 	else if (is_float && w->num_bits == 4)
-		return mc_fail(err, MC_UNSUPPORTED, where, "4-bit floats need group_size 16 (NVFP4) or 32 (MXFP4), "
-		    "found %lld: no checkpoint format stores them", (long long)w->group_size);
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "4-bit floats need group_size 16 (NVFP4) or 32 (MXFP4), "
+		    "found %lld: no checkpoint format stores them",
+		    (long long)w->group_size);
 	else if (!is_float && scheme->has_input)
 		*ret = MC_FORMAT_INT;
 	else if (!is_float && w->num_bits <= 8)
@@ -231,41 +237,48 @@ static bool is_minmax(const char *observer)
 {
 	const char *known = observer[0] == '\0' ? "minmax" : mc_observer_known(observer);
 
-	return known != NULL && (strcmp(known, "minmax") == 0 || strcmp(known, "static_minmax") == 0
-	    || strcmp(known, "memoryless_minmax") == 0);
+	return known != NULL &&
+	       (strcmp(known, "minmax") == 0 || strcmp(known, "static_minmax") == 0 ||
+		   strcmp(known, "memoryless_minmax") == 0);
 }
 
 /* What weights and static inputs have in common. */
-static bool require_args(const struct mc_quant_args *args, const char *where, const char *what,
-    struct mc_error *err)
+static bool require_args(
+    const struct mc_quant_args *args, const char *where, const char *what, struct mc_error *err)
 {
 	bool is_float = args->type == MC_QUANT_FLOAT;
 
 	if (is_float && args->num_bits == 4)
-		return mc_fail(err, MC_UNSUPPORTED, where, "%s: 4-bit floats (NVFP4, MXFP4) are not there yet", what);
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "%s: 4-bit floats (NVFP4, MXFP4) are not there yet", what);
 	if (is_float && strcmp(args->scale_dtype, "torch.uint8") == 0)
-		return mc_fail(err, MC_UNSUPPORTED, where, "%s: MX scales (MXFP8) are not there yet", what);
+		return mc_fail(
+		    err, MC_UNSUPPORTED, where, "%s: MX scales (MXFP8) are not there yet", what);
 	if (args->scale_dtype[0] != '\0')
-		return mc_fail(err, MC_UNSUPPORTED, where, "%s: scale_dtype %s is not there yet; needed null", what,
-		    args->scale_dtype);
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "%s: scale_dtype %s is not there yet; needed null", what, args->scale_dtype);
 	if (!is_float && args->num_bits > 8)
-		return mc_fail(err, MC_UNSUPPORTED, where, "%s: %u-bit integers are not there yet; needed 1 to 8", what,
-		    args->num_bits);
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "%s: %u-bit integers are not there yet; needed 1 to 8", what, args->num_bits);
 	if (is_float && !args->symmetric)
-		return mc_fail(err, MC_UNSUPPORTED, where, "%s: asymmetric floats are not there yet", what);
+		return mc_fail(
+		    err, MC_UNSUPPORTED, where, "%s: asymmetric floats are not there yet", what);
 	if (!args->symmetric && strcmp(args->zp_dtype, "torch.int8") != 0)
-		return mc_fail(err, MC_UNSUPPORTED, where, "%s: zp_dtype %s is not there yet; needed torch.int8", what,
-		    args->zp_dtype);
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "%s: zp_dtype %s is not there yet; needed torch.int8", what, args->zp_dtype);
 	if (args->actorder[0] != '\0')
-		return mc_fail(err, MC_UNSUPPORTED, where, "%s: actorder '%s' is not there yet; needed null", what,
-		    args->actorder);
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "%s: actorder '%s' is not there yet; needed null", what, args->actorder);
 	if (!is_minmax(args->observer))
-		return mc_fail(err, MC_UNSUPPORTED, where, "%s: observer '%s' is not there yet; needed "
-		    "memoryless_minmax, static_minmax or minmax", what, args->observer);
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "%s: observer '%s' is not there yet; needed "
+		    "memoryless_minmax, static_minmax or minmax",
+		    what, args->observer);
 	return true;
 }
 
-static bool require_weights(const struct mc_quant_args *args, const char *where, struct mc_error *err)
+static bool require_weights(
+    const struct mc_quant_args *args, const char *where, struct mc_error *err)
 {
 	const char *missing = NULL;
 
@@ -278,10 +291,13 @@ static bool require_weights(const struct mc_quant_args *args, const char *where,
 	if (!require_args(args, where, "weights", err))
 		return false;
 	if (missing != NULL)
-		return mc_fail(err, MC_UNSUPPORTED, where, "weights: strategy '%s' is not there yet; needed tensor, "
-		    "channel, group or block", missing);
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "weights: strategy '%s' is not there yet; needed tensor, "
+		    "channel, group or block",
+		    missing);
 	if (args->dynamic != MC_DYNAMIC_NO)
-		return mc_fail(err, MC_UNSUPPORTED, where, "weights: dynamic weights are not there; needed false");
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "weights: dynamic weights are not there; needed false");
 	return true;
 }
 
@@ -290,14 +306,17 @@ static bool require_input(const struct mc_quant_args *args, const char *where, s
 	if (args->dynamic == MC_DYNAMIC_YES)
 		return true; /* nothing is computed or stored for it */
 	if (args->dynamic == MC_DYNAMIC_LOCAL)
-		return mc_fail(err, MC_UNSUPPORTED, where, "input_activations: dynamic \"local\" (NVFP4) is not there yet");
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "input_activations: dynamic \"local\" (NVFP4) is not there yet");
 	if (args->strategy == MC_STRATEGY_ATTN_HEAD)
-		return mc_fail(err, MC_UNSUPPORTED, where, "input_activations: strategy 'attn_head' is not there yet");
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "input_activations: strategy 'attn_head' is not there yet");
 	if (!require_args(args, where, "input_activations", err))
 		return false;
 	if (args->strategy != MC_STRATEGY_TENSOR)
 		return mc_fail(err, MC_UNSUPPORTED, where,
-		    "input_activations: static activations need strategy 'tensor'; others are not there yet");
+		    "input_activations: static activations need strategy 'tensor'; others are not "
+		    "there yet");
 	return true;
 }
 
@@ -307,17 +326,21 @@ bool mc_scheme_require_supported(const struct mc_scheme *scheme, struct mc_error
 	enum mc_format format;
 
 	if (scheme->has_output && scheme->output.dynamic != MC_DYNAMIC_YES)
-		return mc_fail(err, MC_UNSUPPORTED, where, "static output_activations are not there yet");
+		return mc_fail(
+		    err, MC_UNSUPPORTED, where, "static output_activations are not there yet");
 	if (scheme->has_input && !require_input(&scheme->input, where, err))
 		return false;
 	if (!scheme->has_weights && scheme->has_input)
-		return mc_fail(err, MC_UNSUPPORTED, where, "input_activations without weights are not there yet");
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "input_activations without weights are not there yet");
 	if (!scheme->has_weights)
 		return true;
-	if (!require_weights(&scheme->weights, where, err) || !mc_scheme_infer_format(scheme, &format, err))
+	if (!require_weights(&scheme->weights, where, err) ||
+	    !mc_scheme_infer_format(scheme, &format, err))
 		return false;
 	if (scheme->format != format)
-		return mc_fail(err, MC_UNSUPPORTED, where, "format '%s' is not there yet for this scheme; needed '%s'",
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "format '%s' is not there yet for this scheme; needed '%s'",
 		    mc_format_name(scheme->format), mc_format_name(format));
 	return true;
 }
@@ -331,8 +354,9 @@ bool mc_quant_config_needs_data(const struct mc_quant_config *config)
 		if (scheme->has_output && scheme->output.dynamic != MC_DYNAMIC_YES)
 			return true;
 		/* spelled exactly so, as the reference compares them */
-		if (scheme->has_weights && (strcmp(scheme->weights.observer, "imatrix_mse") == 0
-			|| strcmp(scheme->weights.observer, "nvfp4_expanded_imatrix") == 0))
+		if (scheme->has_weights &&
+		    (strcmp(scheme->weights.observer, "imatrix_mse") == 0 ||
+			strcmp(scheme->weights.observer, "nvfp4_expanded_imatrix") == 0))
 			return true;
 	}
 	return config->has_kv_cache;
@@ -361,14 +385,14 @@ struct mc_json *mc_scheme_json(const struct mc_scheme *scheme, struct mc_error *
 		(void)mc_fail(err, MC_NO_MEMORY, "", "cannot allocate an object");
 		return NULL;
 	}
-	if (mc_json_set(json, "format", mc_json_new_string(mc_format_name(scheme->format)), err)
-	    && mc_json_set(json, "input_activations",
-		mc_quant_args_json(scheme->has_input ? &scheme->input : NULL, err), err)
-	    && mc_json_set(json, "output_activations",
-		mc_quant_args_json(scheme->has_output ? &scheme->output : NULL, err), err)
-	    && mc_json_set(json, "targets", targets_json(scheme, err), err)
-	    && mc_json_set(json, "weights", mc_quant_args_json(scheme->has_weights ? &scheme->weights : NULL, err),
-		err))
+	if (mc_json_set(json, "format", mc_json_new_string(mc_format_name(scheme->format)), err) &&
+	    mc_json_set(json, "input_activations",
+		mc_quant_args_json(scheme->has_input ? &scheme->input : NULL, err), err) &&
+	    mc_json_set(json, "output_activations",
+		mc_quant_args_json(scheme->has_output ? &scheme->output : NULL, err), err) &&
+	    mc_json_set(json, "targets", targets_json(scheme, err), err) &&
+	    mc_json_set(json, "weights",
+		mc_quant_args_json(scheme->has_weights ? &scheme->weights : NULL, err), err))
 		return json;
 	mc_json_free(json);
 	return NULL;

@@ -3,7 +3,6 @@
  */
 #include "scheme_parse.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -24,18 +23,27 @@ static const char *const strategies[] = {
     [MC_STRATEGY_ATTN_HEAD] = "attn_head",
 };
 static const char *const types[] = {[MC_QUANT_INT] = "int", [MC_QUANT_FLOAT] = "float"};
-static const char *const torch_dtypes[] = {"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
-    "float8_e8m0fnu", "bfloat16", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8",
-    "uint16", "uint32", "uint64"};
-static const char *const observers[] = {"memoryless_minmax", "static_minmax", "minmax", "memoryless_mse", "mse",
-    "nvfp4_expanded_mse", "fouroversix", "imatrix_mse", "nvfp4_expanded_imatrix"};
-static const char *const observer_arguments[] = {"averaging_constant", "expand", "grid", "maxshrink", "norm",
-    "patience", "strict", "triton_error_buffer"};
-static const char *const keys[] = {"actorder", "block_structure", "dynamic", "group_size", "num_bits", "observer",
-    "observer_kwargs", "scale_dtype", "strategy", "symmetric", "type", "zp_dtype"};
+static const char *const torch_dtypes[] = {"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2",
+    "float8_e5m2fnuz", "float8_e8m0fnu", "bfloat16", "float16", "float32", "float64", "int8",
+    "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"};
+static const char *const observers[] = {"memoryless_minmax", "static_minmax", "minmax",
+    "memoryless_mse", "mse", "nvfp4_expanded_mse", "fouroversix", "imatrix_mse",
+    "nvfp4_expanded_imatrix"};
+static const char *const observer_arguments[] = {"averaging_constant", "expand", "grid",
+    "maxshrink", "norm", "patience", "strict", "triton_error_buffer"};
+static const char *const keys[] = {"actorder", "block_structure", "dynamic", "group_size",
+    "num_bits", "observer", "observer_kwargs", "scale_dtype", "strategy", "symmetric", "type",
+    "zp_dtype"};
 
 /* Keys whose value was no good: rules about them would only repeat the complaint. */
-enum bad { BAD_BITS = 1, BAD_TYPE = 2, BAD_GROUP = 4, BAD_STRATEGY = 8, BAD_BLOCK = 16, BAD_DYNAMIC = 32 };
+enum bad {
+	BAD_BITS = 1,
+	BAD_TYPE = 2,
+	BAD_GROUP = 4,
+	BAD_STRATEGY = 8,
+	BAD_BLOCK = 16,
+	BAD_DYNAMIC = 32
+};
 
 struct reading {
 	struct mc_quant_args *args;
@@ -48,6 +56,11 @@ struct reading {
 };
 
 /* --- values ----------------------------------------------------------------------------------- */
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
 
 /* Integers as the reference takes them: also 4.0 and "4". */
 static bool as_integer(const struct mc_json *value, int64_t *ret)
@@ -67,22 +80,16 @@ static bool as_integer(const struct mc_json *value, int64_t *ret)
 		char *end;
 		errno = 0;
 		*ret = strtoll(text, &end, 10);
-		return length > 0 && !isspace((unsigned char)text[0]) && end == text + length && errno == 0;
+		return length > 0 && (is_digit(text[0]) || text[0] == '-') &&
+		       end == text + length && errno == 0;
 	}
 	return false;
-}
-
-static bool equal_folded(const char *a, const char *b)
-{
-	for (; *a != '\0' && tolower((unsigned char)*a) == *b; a++)
-		b++;
-	return *a == '\0' && *b == '\0';
 }
 
 static bool find_name(const char *text, const char *const *names, size_t count, unsigned *ret)
 {
 	for (size_t i = 0; i < count; i++) {
-		if (!equal_folded(text, names[i]))
+		if (!mc_equal_folded(text, names[i]))
 			continue;
 		*ret = (unsigned)i;
 		return true;
@@ -91,8 +98,8 @@ static bool find_name(const char *text, const char *const *names, size_t count, 
 }
 
 /* A name out of a table, any case. */
-static bool read_name(struct reading *r, const struct mc_field *field, const char *what, const char *const *names,
-    size_t count, unsigned *ret)
+static bool read_name(struct reading *r, const struct mc_field *field, const char *what,
+    const char *const *names, size_t count, unsigned *ret)
 {
 	if (mc_json_type(field->value) != MC_JSON_STRING) {
 		mc_field_wrong_type(field, "a string", r->problems);
@@ -131,10 +138,12 @@ static void read_num_bits(struct reading *r)
 	if (r->bad & BAD_TYPE)
 		return;
 	if (r->args->type == MC_QUANT_FLOAT && bits != 4 && bits != 8) {
-		mc_problems_add(r->problems, field.where, "is %lld; floats have 4 or 8 bits", (long long)bits);
+		mc_problems_add(
+		    r->problems, field.where, "is %lld; floats have 4 or 8 bits", (long long)bits);
 		r->bad |= BAD_BITS;
 	} else if (bits < 1 || bits > 32) {
-		mc_problems_add(r->problems, field.where, "is %lld; needed 1 to 32", (long long)bits);
+		mc_problems_add(
+		    r->problems, field.where, "is %lld; needed 1 to 32", (long long)bits);
 		r->bad |= BAD_BITS;
 	} else {
 		r->args->num_bits = (unsigned)bits;
@@ -165,7 +174,8 @@ static void read_group_size(struct reading *r)
 		r->bad |= BAD_GROUP;
 	} else if (size < -1 || size > INT32_MAX) {
 		mc_problems_add(r->problems, field.where,
-		    "is %lld; needed a positive number, -1 (one group a row) or null", (long long)size);
+		    "is %lld; needed a positive number, -1 (one group a row) or null",
+		    (long long)size);
 		r->bad |= BAD_GROUP;
 	} else {
 		r->args->group_size = size;
@@ -180,13 +190,14 @@ static void read_strategy(struct reading *r)
 
 	if (mc_json_is_null(field.value)) {
 		if (r->zero_group) {
-			mc_problems_add(r->problems, r->pointer, "group_size 0 says no strategy; needed a positive number, "
+			mc_problems_add(r->problems, r->pointer,
+			    "group_size 0 says no strategy; needed a positive number, "
 			    "-1 (one group a row) or null");
 			r->bad |= BAD_GROUP;
 		}
-		r->args->strategy = r->args->group_size > 0 ? MC_STRATEGY_GROUP :
-		    r->args->group_size < 0             ? MC_STRATEGY_CHANNEL :
-							  MC_STRATEGY_TENSOR;
+		r->args->strategy = r->args->group_size > 0   ? MC_STRATEGY_GROUP
+				    : r->args->group_size < 0 ? MC_STRATEGY_CHANNEL
+							      : MC_STRATEGY_TENSOR;
 		r->bad |= r->bad & BAD_GROUP ? BAD_STRATEGY : 0;
 		return;
 	}
@@ -202,10 +213,10 @@ static bool parse_block_text(const char *text, int64_t block[2])
 	char *end;
 
 	errno = 0;
-	if (!isdigit((unsigned char)text[0]))
+	if (!is_digit(text[0]))
 		return false;
 	block[0] = strtoll(text, &end, 10);
-	if ((*end != 'x' && *end != 'X') || !isdigit((unsigned char)end[1]))
+	if ((*end != 'x' && *end != 'X') || !is_digit(end[1]))
 		return false;
 	block[1] = strtoll(end + 1, &end, 10);
 	return *end == '\0' && errno == 0;
@@ -222,8 +233,8 @@ static void read_block(struct reading *r)
 	if (mc_json_type(field.value) == MC_JSON_STRING)
 		ok = parse_block_text(mc_json_string(field.value, NULL), block);
 	else if (mc_json_type(field.value) == MC_JSON_ARRAY && mc_json_size(field.value) == 2)
-		ok = as_integer(mc_json_at(field.value, 0), &block[0])
-		    && as_integer(mc_json_at(field.value, 1), &block[1]);
+		ok = as_integer(mc_json_at(field.value, 0), &block[0]) &&
+		     as_integer(mc_json_at(field.value, 1), &block[1]);
 	if (!ok || block[0] < 1 || block[1] < 1 || block[0] > INT32_MAX || block[1] > INT32_MAX) {
 		mc_problems_add(r->problems, field.where,
 		    "needed two positive integers, [rows, columns] or \"ROWSxCOLUMNS\"");
@@ -242,8 +253,8 @@ static void read_dynamic(struct reading *r)
 		return;
 	if (mc_json_type(field.value) == MC_JSON_BOOL) {
 		r->args->dynamic = mc_json_bool(field.value) ? MC_DYNAMIC_YES : MC_DYNAMIC_NO;
-	} else if (mc_json_type(field.value) == MC_JSON_STRING
-	    && equal_folded(mc_json_string(field.value, NULL), "local")) {
+	} else if (mc_json_type(field.value) == MC_JSON_STRING &&
+		   mc_equal_folded(mc_json_string(field.value, NULL), "local")) {
 		r->args->dynamic = MC_DYNAMIC_LOCAL;
 	} else {
 		mc_problems_add(r->problems, field.where, "needed true, false or \"local\"");
@@ -262,12 +273,13 @@ static void read_actorder(struct reading *r)
 	if (type == MC_JSON_BOOL)
 		text = "group"; /* what true once meant */
 	bool kept = strcmp(text, "weight") == 0 || strcmp(text, "static") == 0;
-	bool gone = equal_folded(text, "group") || equal_folded(text, "dynamic");
+	bool gone = mc_equal_folded(text, "group") || mc_equal_folded(text, "dynamic");
 	if (kept || (gone && r->reader->written))
 		snprintf(r->args->actorder, sizeof r->args->actorder, "%s", text);
 	else if (gone)
 		mc_problems_add(r->problems, field.where,
-		    "ordering by groups is no longer part of the format; needed \"weight\", \"static\" or null");
+		    "ordering by groups is no longer part of the format; needed \"weight\", "
+		    "\"static\" or null");
 	else
 		mc_problems_add(r->problems, field.where, "needed \"weight\", \"static\" or null");
 }
@@ -280,7 +292,8 @@ static void read_torch_dtype(struct reading *r, const char *key, char into[32])
 	if (mc_json_is_null(field.value))
 		return;
 	if (mc_json_type(field.value) != MC_JSON_STRING) {
-		mc_field_wrong_type(&field, "a dtype such as \"torch.float8_e4m3fn\", or null", r->problems);
+		mc_field_wrong_type(
+		    &field, "a dtype such as \"torch.float8_e4m3fn\", or null", r->problems);
 		return;
 	}
 	const char *text = mc_json_string(field.value, NULL);
@@ -298,12 +311,14 @@ static void read_torch_dtype(struct reading *r, const char *key, char into[32])
 
 static bool same_observer(const char *a, const char *b)
 {
-	for (; *a != '\0' && *b != '\0'; a++, b++) {
-		char c = (char)tolower((unsigned char)*a);
-		if ((c == '-' || c == ' ' ? '_' : c) != *b)
-			return false;
-	}
-	return *a == *b;
+	char name[64];
+	size_t n = strlen(a);
+
+	if (n >= sizeof name)
+		return false;
+	for (size_t i = 0; i <= n; i++)
+		name[i] = a[i] == '-' || a[i] == ' ' ? '_' : a[i];
+	return mc_equal_folded(name, b);
 }
 
 const char *mc_observer_known(const char *name)
@@ -342,14 +357,16 @@ static void check_observer_arguments(struct reading *r, const struct mc_field *f
 	const struct mc_json *c = mc_json_get(field->value, "averaging_constant");
 	struct mc_field constant = {.value = c};
 
-	mc_keys_require(field->value, field->where, observer_arguments, COUNT(observer_arguments), r->problems);
+	mc_keys_require(
+	    field->value, field->where, observer_arguments, COUNT(observer_arguments), r->problems);
 	if (c == NULL)
 		return;
 	mc_pointer_join(constant.where, field->where, "averaging_constant");
 	if (mc_json_type(c) != MC_JSON_REAL && mc_json_type(c) != MC_JSON_INTEGER)
 		mc_field_wrong_type(&constant, "a number from 0 to 1", r->problems);
 	else if (!(mc_json_number(c) >= 0 && mc_json_number(c) <= 1))
-		mc_problems_add(r->problems, constant.where, "is %g; needed a number from 0 to 1", mc_json_number(c));
+		mc_problems_add(r->problems, constant.where, "is %g; needed a number from 0 to 1",
+		    mc_json_number(c));
 }
 
 static bool read_observer_kwargs(struct reading *r, struct mc_error *err)
@@ -366,7 +383,8 @@ static bool read_observer_kwargs(struct reading *r, struct mc_error *err)
 	if (field.value != NULL && !(mc_json_is_null(field.value) && r->reader->written))
 		mc_field_wrong_type(&field, "an object", r->problems);
 	r->args->observer_kwargs = mc_json_new_object();
-	return r->args->observer_kwargs != NULL || mc_fail(err, MC_NO_MEMORY, r->pointer, "cannot allocate an object");
+	return r->args->observer_kwargs != NULL ||
+	       mc_fail(err, MC_NO_MEMORY, r->pointer, "cannot allocate an object");
 }
 
 /* --- rules ------------------------------------------------------------------------------------ */
@@ -382,40 +400,44 @@ static void rule(struct reading *r, const char *key, const char *text)
 static void check_strategy(struct reading *r)
 {
 	const struct mc_quant_args *args = r->args;
-	bool grouped = args->strategy == MC_STRATEGY_GROUP || args->strategy == MC_STRATEGY_TENSOR_GROUP;
+	bool grouped =
+	    args->strategy == MC_STRATEGY_GROUP || args->strategy == MC_STRATEGY_TENSOR_GROUP;
 	bool block = args->strategy == MC_STRATEGY_BLOCK;
 
 	if (r->bad & BAD_STRATEGY)
 		return;
 	if (!(r->bad & BAD_GROUP) && grouped && args->group_size <= 0)
-		mc_problems_add(r->problems, r->pointer, "strategy '%s' needs a positive group_size",
-		    strategies[args->strategy]);
+		mc_problems_add(r->problems, r->pointer,
+		    "strategy '%s' needs a positive group_size", strategies[args->strategy]);
 	if (!(r->bad & BAD_GROUP) && !grouped && args->group_size > 0) {
 		char where[160];
 		mc_problems_add(r->problems, mc_pointer_join(where, r->pointer, "group_size"),
-		    "is %lld, which strategy '%s' has no use for; needed strategy 'group' or 'tensor_group'",
+		    "is %lld, which strategy '%s' has no use for; needed strategy 'group' or "
+		    "'tensor_group'",
 		    (long long)args->group_size, strategies[args->strategy]);
 	}
 	if (!(r->bad & BAD_BLOCK) && block && args->block_rows == 0)
-		mc_problems_add(r->problems, r->pointer, "strategy 'block' needs block_structure, such as [128, 128]");
+		mc_problems_add(r->problems, r->pointer,
+		    "strategy 'block' needs block_structure, such as [128, 128]");
 	if (!(r->bad & BAD_BLOCK) && !block && args->block_rows != 0)
-		mc_problems_add(r->problems, r->pointer, "block_structure needs strategy 'block', not '%s'",
-		    strategies[args->strategy]);
+		mc_problems_add(r->problems, r->pointer,
+		    "block_structure needs strategy 'block', not '%s'", strategies[args->strategy]);
 }
 
 static void check_dynamic(struct reading *r)
 {
 	const struct mc_quant_args *args = r->args;
 	enum mc_strategy strategy = args->strategy;
-	bool fit = strategy == MC_STRATEGY_TOKEN || strategy == MC_STRATEGY_TENSOR || strategy == MC_STRATEGY_GROUP
-	    || strategy == MC_STRATEGY_TENSOR_GROUP;
+	bool fit = strategy == MC_STRATEGY_TOKEN || strategy == MC_STRATEGY_TENSOR ||
+		   strategy == MC_STRATEGY_GROUP || strategy == MC_STRATEGY_TENSOR_GROUP;
 
 	if (r->bad & (BAD_STRATEGY | BAD_DYNAMIC))
 		return;
 	if (strategy == MC_STRATEGY_TOKEN && args->dynamic == MC_DYNAMIC_NO)
 		rule(r, "dynamic", "is false; strategy 'token' needs true");
 	if (args->dynamic == MC_DYNAMIC_LOCAL && strategy != MC_STRATEGY_TENSOR_GROUP)
-		mc_problems_add(r->problems, r->pointer, "dynamic \"local\" needs strategy 'tensor_group', not '%s'",
+		mc_problems_add(r->problems, r->pointer,
+		    "dynamic \"local\" needs strategy 'tensor_group', not '%s'",
 		    strategies[strategy]);
 	else if (args->dynamic == MC_DYNAMIC_YES && !fit)
 		mc_problems_add(r->problems, r->pointer,
@@ -431,11 +453,12 @@ static void settle_dtypes(struct reading *r)
 		args->zp_dtype[0] = '\0';
 	else if (args->zp_dtype[0] == '\0')
 		snprintf(args->zp_dtype, sizeof args->zp_dtype, "torch.%s",
-		    args->type == MC_QUANT_FLOAT ? "float8_e4m3fn" :
-			args->num_bits <= 8      ? "int8" :
-			args->num_bits <= 16     ? "int16" :
-						   "int32");
-	if (!r->reader->written || args->scale_dtype[0] != '\0' || args->type != MC_QUANT_FLOAT || args->num_bits != 4)
+		    args->type == MC_QUANT_FLOAT ? "float8_e4m3fn"
+		    : args->num_bits <= 8        ? "int8"
+		    : args->num_bits <= 16       ? "int16"
+						 : "int32");
+	if (!r->reader->written || args->scale_dtype[0] != '\0' || args->type != MC_QUANT_FLOAT ||
+	    args->num_bits != 4)
 		return;
 	if (args->group_size == 16 || args->group_size == 32)
 		snprintf(args->scale_dtype, sizeof args->scale_dtype, "torch.%s",
@@ -445,7 +468,10 @@ static void settle_dtypes(struct reading *r)
 bool mc_quant_args_read(struct mc_quant_args *args, const struct mc_json *json, const char *pointer,
     const struct mc_scheme_reader *reader, struct mc_error *err)
 {
-	struct reading r = {.args = args, .json = json, .pointer = pointer, .reader = reader,
+	struct reading r = {.args = args,
+	    .json = json,
+	    .pointer = pointer,
+	    .reader = reader,
 	    .problems = reader->problems};
 
 	*args = (struct mc_quant_args){.num_bits = 8, .symmetric = true};
@@ -484,16 +510,19 @@ void mc_quant_args_release(struct mc_quant_args *args)
 
 static struct mc_json *kwargs_json(const struct mc_quant_args *args, struct mc_error *err)
 {
-	return args->observer_kwargs == NULL ? mc_json_new_object() : mc_json_copy(args->observer_kwargs, err);
+	return args->observer_kwargs == NULL ? mc_json_new_object()
+					     : mc_json_copy(args->observer_kwargs, err);
 }
 
-bool mc_quant_args_copy(struct mc_quant_args *args, const struct mc_quant_args *from, struct mc_error *err)
+bool mc_quant_args_copy(
+    struct mc_quant_args *args, const struct mc_quant_args *from, struct mc_error *err)
 {
 	struct mc_json *kwargs = kwargs_json(from, err);
 
 	*args = *from;
 	args->observer_kwargs = kwargs;
-	return kwargs != NULL || mc_fail(err, MC_NO_MEMORY, "observer_kwargs", "cannot allocate an object");
+	return kwargs != NULL ||
+	       mc_fail(err, MC_NO_MEMORY, "observer_kwargs", "cannot allocate an object");
 }
 
 static struct mc_json *text_or_null(const char *text)
@@ -506,8 +535,9 @@ static struct mc_json *block_json(const struct mc_quant_args *args, struct mc_er
 	if (args->block_rows == 0)
 		return mc_json_new_null();
 	struct mc_json *list = mc_json_new_array();
-	if (list != NULL && mc_json_append(list, mc_json_new_integer((int64_t)args->block_rows), err)
-	    && mc_json_append(list, mc_json_new_integer((int64_t)args->block_cols), err))
+	if (list != NULL &&
+	    mc_json_append(list, mc_json_new_integer((int64_t)args->block_rows), err) &&
+	    mc_json_append(list, mc_json_new_integer((int64_t)args->block_cols), err))
 		return list;
 	mc_json_free(list);
 	return NULL;
@@ -529,19 +559,20 @@ struct mc_json *mc_quant_args_json(const struct mc_quant_args *args, struct mc_e
 		(void)mc_fail(err, MC_NO_MEMORY, "", "cannot allocate an object");
 		return NULL;
 	}
-	if (mc_json_set(json, "actorder", text_or_null(args->actorder), err)
-	    && mc_json_set(json, "block_structure", block_json(args, err), err)
-	    && mc_json_set(json, "dynamic", dynamic_json(args), err)
-	    && mc_json_set(json, "group_size",
-		args->group_size == 0 ? mc_json_new_null() : mc_json_new_integer(args->group_size), err)
-	    && mc_json_set(json, "num_bits", mc_json_new_integer(args->num_bits), err)
-	    && mc_json_set(json, "observer", text_or_null(args->observer), err)
-	    && mc_json_set(json, "observer_kwargs", kwargs_json(args, err), err)
-	    && mc_json_set(json, "scale_dtype", text_or_null(args->scale_dtype), err)
-	    && mc_json_set(json, "strategy", mc_json_new_string(strategies[args->strategy]), err)
-	    && mc_json_set(json, "symmetric", mc_json_new_bool(args->symmetric), err)
-	    && mc_json_set(json, "type", mc_json_new_string(types[args->type]), err)
-	    && mc_json_set(json, "zp_dtype", text_or_null(args->zp_dtype), err)) {
+	if (mc_json_set(json, "actorder", text_or_null(args->actorder), err) &&
+	    mc_json_set(json, "block_structure", block_json(args, err), err) &&
+	    mc_json_set(json, "dynamic", dynamic_json(args), err) &&
+	    mc_json_set(json, "group_size",
+		args->group_size == 0 ? mc_json_new_null() : mc_json_new_integer(args->group_size),
+		err) &&
+	    mc_json_set(json, "num_bits", mc_json_new_integer(args->num_bits), err) &&
+	    mc_json_set(json, "observer", text_or_null(args->observer), err) &&
+	    mc_json_set(json, "observer_kwargs", kwargs_json(args, err), err) &&
+	    mc_json_set(json, "scale_dtype", text_or_null(args->scale_dtype), err) &&
+	    mc_json_set(json, "strategy", mc_json_new_string(strategies[args->strategy]), err) &&
+	    mc_json_set(json, "symmetric", mc_json_new_bool(args->symmetric), err) &&
+	    mc_json_set(json, "type", mc_json_new_string(types[args->type]), err) &&
+	    mc_json_set(json, "zp_dtype", text_or_null(args->zp_dtype), err)) {
 		return json;
 	}
 	mc_json_free(json);

@@ -13,11 +13,12 @@
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* The second row is what every modifier may have; this program has no use for it. */
-static const char *const keys[] = {"targets", "ignore", "scheme", "config_groups", "kv_cache_scheme",
-    "weight_observer", "input_observer", "output_observer", "observer", "bypass_divisibility_checks",
-    "index", "group", "start", "end", "update"};
+static const char *const keys[] = {"targets", "ignore", "scheme", "config_groups",
+    "kv_cache_scheme", "weight_observer", "input_observer", "output_observer", "observer",
+    "bypass_divisibility_checks", "index", "group", "start", "end", "update"};
 static const char *const observer_keys[] = {"weights", "input", "output"};
-static const char *const observer_fields[] = {"weight_observer", "input_observer", "output_observer"};
+static const char *const observer_fields[] = {
+    "weight_observer", "input_observer", "output_observer"};
 
 struct parsing {
 	struct mc_quant_config *config;
@@ -30,7 +31,8 @@ struct parsing {
 
 /* --- groups ----------------------------------------------------------------------------------- */
 
-static bool copy_targets(struct mc_scheme *scheme, char *const *targets, size_t count, struct mc_error *err)
+static bool copy_targets(
+    struct mc_scheme *scheme, char *const *targets, size_t count, struct mc_error *err)
 {
 	scheme->targets = mc_alloc(count, sizeof *scheme->targets, "targets", err);
 	if (scheme->targets == NULL)
@@ -51,7 +53,8 @@ static bool add_for_targets(struct parsing *p, const char *preset, struct mc_err
 	struct mc_scheme *scheme = mc_quant_config_add(p->config, err);
 	static const char *linear[] = {"Linear"};
 
-	if (scheme == NULL || !mc_scheme_make(scheme, "group_0", preset == NULL ? "UNQUANTIZED" : preset, err))
+	if (scheme == NULL ||
+	    !mc_scheme_make(scheme, "group_0", preset == NULL ? "UNQUANTIZED" : preset, err))
 		return false;
 	if (field.value == NULL)
 		return copy_targets(scheme, (char *const *)linear, 1, err);
@@ -65,7 +68,8 @@ static bool add_scheme_map(struct parsing *p, const struct mc_field *field, stru
 	char name[32];
 
 	if (mc_json_size(field->value) == 0)
-		mc_problems_add(p->problems, field->where, "is empty; needed a preset and its targets");
+		mc_problems_add(
+		    p->problems, field->where, "is empty; needed a preset and its targets");
 	while (mc_json_next(&member)) {
 		struct mc_field targets = {.value = member.value};
 		mc_pointer_join(targets.where, field->where, member.key);
@@ -75,8 +79,9 @@ static bool add_scheme_map(struct parsing *p, const struct mc_field *field, stru
 		}
 		struct mc_scheme *scheme = mc_quant_config_add(p->config, err);
 		snprintf(name, sizeof name, "group_%zu", p->config->count - 1);
-		if (scheme == NULL || !mc_scheme_make(scheme, name, member.key, err)
-		    || !mc_strings_read(&targets, &scheme->targets, &scheme->targets_count, p->problems, err))
+		if (scheme == NULL || !mc_scheme_make(scheme, name, member.key, err) ||
+		    !mc_strings_read(
+			&targets, &scheme->targets, &scheme->targets_count, p->problems, err))
 			return false;
 	}
 	return true;
@@ -87,7 +92,8 @@ static bool read_scheme_field(struct parsing *p, const struct mc_field *field, s
 	if (mc_json_type(field->value) == MC_JSON_OBJECT)
 		return add_scheme_map(p, field, err);
 	if (mc_json_type(field->value) != MC_JSON_STRING) {
-		mc_field_wrong_type(field, "a preset's name or an object {preset: targets}", p->problems);
+		mc_field_wrong_type(
+		    field, "a preset's name or an object {preset: targets}", p->problems);
 		return true;
 	}
 	const char *name = mc_json_string(field->value, NULL);
@@ -103,16 +109,19 @@ static bool read_groups(struct parsing *p, struct mc_error *err)
 	struct mc_field groups = mc_field_get(p->json, p->pointer, "config_groups");
 	struct mc_field kv = mc_field_get(p->json, p->pointer, "kv_cache_scheme");
 	struct mc_field targets = mc_field_get(p->json, p->pointer, "targets");
-	bool has_scheme = !mc_json_is_null(scheme.value), has_groups = !mc_json_is_null(groups.value);
+	bool has_scheme = !mc_json_is_null(scheme.value),
+	     has_groups = !mc_json_is_null(groups.value);
 
 	if (has_scheme && has_groups)
-		mc_problems_add(p->problems, scheme.where, "scheme and config_groups exclude each other");
+		mc_problems_add(
+		    p->problems, scheme.where, "scheme and config_groups exclude each other");
 	if (has_scheme && !read_scheme_field(p, &scheme, err))
 		return false;
 	if (has_groups && !mc_config_groups_read(p->config, &groups, &p->reader, err))
 		return false;
 	if (!has_scheme && !has_groups && mc_json_is_null(kv.value))
-		mc_problems_add(p->problems, p->pointer, "needed scheme (such as \"W4A16\") or config_groups");
+		mc_problems_add(
+		    p->problems, p->pointer, "needed scheme (such as \"W4A16\") or config_groups");
 	/* Without a group of its own the modifier targets modules that stay as they are. */
 	if (!has_scheme && !has_groups && !mc_json_is_null(kv.value))
 		return add_for_targets(p, NULL, err);
@@ -159,7 +168,8 @@ static void read_observers(struct parsing *p)
 	}
 	if (any)
 		mc_problems_add(p->problems, map.where,
-		    "observer and weight_observer, input_observer, output_observer exclude each other");
+		    "observer and weight_observer, input_observer, output_observer exclude each "
+		    "other");
 	mc_keys_require(map.value, map.where, observer_keys, COUNT(observer_keys), p->problems);
 	for (size_t i = 0; i < 3; i++) {
 		struct mc_field field = mc_field_get(map.value, map.where, observer_keys[i]);
@@ -193,8 +203,8 @@ static void settle_observers(struct parsing *p)
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
-static bool check_patterns(struct parsing *p, const struct mc_json *value, const char *pointer,
-    struct mc_error *err)
+static bool check_patterns(
+    struct parsing *p, const struct mc_json *value, const char *pointer, struct mc_error *err)
 {
 	if (mc_json_type(value) == MC_JSON_STRING) {
 		struct mc_error one;
@@ -209,8 +219,8 @@ static bool check_patterns(struct parsing *p, const struct mc_json *value, const
 	for (size_t i = 0; mc_json_type(value) == MC_JSON_ARRAY && i < mc_json_size(value); i++) {
 		char where[160];
 		mc_pointer_index(where, pointer, i);
-		if (mc_json_type(mc_json_at(value, i)) == MC_JSON_STRING
-		    && !check_patterns(p, mc_json_at(value, i), where, err))
+		if (mc_json_type(mc_json_at(value, i)) == MC_JSON_STRING &&
+		    !check_patterns(p, mc_json_at(value, i), where, err))
 			return false;
 	}
 	return true;
@@ -219,7 +229,8 @@ static bool check_patterns(struct parsing *p, const struct mc_json *value, const
 /* Every list of targets that the modifier can have. */
 static bool check_all_patterns(struct parsing *p, struct mc_error *err)
 {
-	static const char *const lists[] = {"targets", "ignore"}, *const maps[] = {"scheme", "config_groups"};
+	static const char *const lists[] = {"targets", "ignore"}, *const maps[] = {
+								      "scheme", "config_groups"};
 
 	for (size_t i = 0; i < COUNT(lists); i++) {
 		struct mc_field field = mc_field_get(p->json, p->pointer, lists[i]);
@@ -249,18 +260,21 @@ static bool read_rest(struct parsing *p, struct mc_error *err)
 
 	if (!mc_json_is_null(bypass.value) && mc_json_type(bypass.value) != MC_JSON_BOOL)
 		mc_field_wrong_type(&bypass, "true or false", p->problems);
-	if (!mc_json_is_null(ignore.value)
-	    && !mc_strings_read(&ignore, &p->config->ignore, &p->config->ignore_count, p->problems, err))
+	if (!mc_json_is_null(ignore.value) && !mc_strings_read(&ignore, &p->config->ignore,
+						  &p->config->ignore_count, p->problems, err))
 		return false;
 	p->config->has_kv_cache = !mc_json_is_null(kv.value);
-	return !p->config->has_kv_cache
-	    || mc_quant_args_read(&p->config->kv_cache, kv.value, kv.where, &p->reader, err);
+	return !p->config->has_kv_cache ||
+	       mc_quant_args_read(&p->config->kv_cache, kv.value, kv.where, &p->reader, err);
 }
 
-bool mc_quant_config_parse(struct mc_quant_config *config, const struct mc_json *modifier, const char *pointer,
-    struct mc_problems *problems, struct mc_error *err)
+bool mc_quant_config_parse(struct mc_quant_config *config, const struct mc_json *modifier,
+    const char *pointer, struct mc_problems *problems, struct mc_error *err)
 {
-	struct parsing p = {.config = config, .json = modifier, .pointer = pointer, .problems = problems,
+	struct parsing p = {.config = config,
+	    .json = modifier,
+	    .pointer = pointer,
+	    .problems = problems,
 	    .reader = {.problems = problems}};
 
 	mc_quant_config_init(config);

@@ -17,17 +17,21 @@ struct mc_field mc_field_get(const struct mc_json *object, const char *pointer, 
 	return field;
 }
 
-void mc_field_wrong_type(const struct mc_field *field, const char *needed, struct mc_problems *problems)
+void mc_field_wrong_type(
+    const struct mc_field *field, const char *needed, struct mc_problems *problems)
 {
 	const char *found = mc_json_type_name(mc_json_type(field->value));
 	bool vowel = strchr("aeio", found[0]) != NULL;
 
 	mc_problems_add(problems, field->where, "is %s%s; needed %s",
-	    mc_json_is_null(field->value) ? "" : vowel ? "an " : "a ", found, needed);
+	    mc_json_is_null(field->value) ? ""
+	    : vowel                       ? "an "
+					  : "a ",
+	    found, needed);
 }
 
-void mc_keys_require(const struct mc_json *object, const char *pointer, const char *const *known, size_t count,
-    struct mc_problems *problems)
+void mc_keys_require(const struct mc_json *object, const char *pointer, const char *const *known,
+    size_t count, struct mc_problems *problems)
 {
 	struct mc_json_iter member = mc_json_iter(object);
 
@@ -40,19 +44,21 @@ void mc_keys_require(const struct mc_json *object, const char *pointer, const ch
 	}
 }
 
-void mc_name_unknown(const char *where, const char *what, const char *name, const char *const *known,
-    size_t count, struct mc_problems *problems)
+void mc_name_unknown(const char *where, const char *what, const char *name,
+    const char *const *known, size_t count, struct mc_problems *problems)
 {
 	const char *nearest = mc_nearest(name, known, count);
 	char list[300] = "";
 	size_t used = 0;
 
 	if (nearest != NULL) {
-		mc_problems_add(problems, where, "unknown %s '%.64s'; did you mean '%s'?", what, name, nearest);
+		mc_problems_add(
+		    problems, where, "unknown %s '%.64s'; did you mean '%s'?", what, name, nearest);
 		return;
 	}
 	for (size_t i = 0; i < count && used < sizeof list; i++)
-		used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", known[i]);
+		used += (size_t)snprintf(
+		    list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", known[i]);
 	mc_problems_add(problems, where, "unknown %s '%.64s'; known are %s", what, name, list);
 }
 
@@ -61,7 +67,8 @@ static bool append_string(char ***list, size_t *count, const char *text, struct 
 	char **grown = reallocarray(*list, *count + 1, sizeof *grown);
 
 	if (grown == NULL)
-		return mc_fail(err, MC_NO_MEMORY, "targets", "cannot allocate a list of %zu names", *count + 1);
+		return mc_fail(err, MC_NO_MEMORY, "targets", "cannot allocate a list of %zu names",
+		    *count + 1);
 	*list = grown;
 	grown[*count] = mc_strdup(text, err);
 	if (grown[*count] == NULL)
@@ -71,8 +78,8 @@ static bool append_string(char ***list, size_t *count, const char *text, struct 
 }
 
 /* A name with a NUL in it would silently be another name. */
-static bool read_string(const struct mc_field *field, char ***list, size_t *count, struct mc_problems *problems,
-    struct mc_error *err)
+static bool read_string(const struct mc_field *field, char ***list, size_t *count,
+    struct mc_problems *problems, struct mc_error *err)
 {
 	size_t length;
 
@@ -88,8 +95,8 @@ static bool read_string(const struct mc_field *field, char ***list, size_t *coun
 	return append_string(list, count, text, err);
 }
 
-bool mc_strings_read(const struct mc_field *field, char ***list, size_t *count, struct mc_problems *problems,
-    struct mc_error *err)
+bool mc_strings_read(const struct mc_field *field, char ***list, size_t *count,
+    struct mc_problems *problems, struct mc_error *err)
 {
 	if (mc_json_type(field->value) == MC_JSON_STRING)
 		return read_string(field, list, count, problems, err);
@@ -111,4 +118,17 @@ void mc_strings_free(char **list, size_t count)
 	for (size_t i = 0; i < count; i++)
 		free(list[i]);
 	free(list);
+}
+
+static char lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+/* Of ASCII only: what a locale thinks of letters does not matter here. */
+bool mc_equal_folded(const char *a, const char *b)
+{
+	for (; *a != '\0' && lower(*a) == lower(*b); a++)
+		b++;
+	return *a == *b;
 }

@@ -12,7 +12,8 @@
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-static const char *const keys[] = {"format", "input_activations", "output_activations", "targets", "weights"};
+static const char *const keys[] = {
+    "format", "input_activations", "output_activations", "targets", "weights"};
 
 void mc_quant_config_init(struct mc_quant_config *config)
 {
@@ -34,7 +35,8 @@ struct mc_scheme *mc_quant_config_add(struct mc_quant_config *config, struct mc_
 	struct mc_scheme *grown = reallocarray(config->schemes, config->count + 1, sizeof *grown);
 
 	if (grown == NULL) {
-		(void)mc_fail(err, MC_NO_MEMORY, "config_groups", "cannot allocate %zu groups", config->count + 1);
+		(void)mc_fail(err, MC_NO_MEMORY, "config_groups", "cannot allocate %zu groups",
+		    config->count + 1);
 		return NULL;
 	}
 	config->schemes = grown;
@@ -45,8 +47,9 @@ struct mc_scheme *mc_quant_config_add(struct mc_quant_config *config, struct mc_
 /* --- one group -------------------------------------------------------------------------------- */
 
 /* Reads args at `key` when there are any. */
-static bool read_args(const struct mc_json *json, const char *pointer, const char *key, struct mc_quant_args *args,
-    bool *ret_has, const struct mc_scheme_reader *reader, struct mc_error *err)
+static bool read_args(const struct mc_json *json, const char *pointer, const char *key,
+    struct mc_quant_args *args, bool *ret_has, const struct mc_scheme_reader *reader,
+    struct mc_error *err)
 {
 	struct mc_field field = mc_field_get(json, pointer, key);
 
@@ -54,8 +57,8 @@ static bool read_args(const struct mc_json *json, const char *pointer, const cha
 	return !*ret_has || mc_quant_args_read(args, field.value, field.where, reader, err);
 }
 
-static void check_activations(const struct mc_quant_args *args, bool input, const char *pointer, const char *key,
-    struct mc_problems *problems)
+static void check_activations(const struct mc_quant_args *args, bool input, const char *pointer,
+    const char *key, struct mc_problems *problems)
 {
 	char where[160], inner[160];
 
@@ -65,7 +68,8 @@ static void check_activations(const struct mc_quant_args *args, bool input, cons
 		    "is '%s'; activations have no order, needed null", args->actorder);
 	if (input && (args->strategy == MC_STRATEGY_CHANNEL || args->strategy == MC_STRATEGY_BLOCK))
 		mc_problems_add(problems, mc_pointer_join(inner, where, "strategy"),
-		    "is for weights only; inputs need token, tensor, group, tensor_group or attn_head");
+		    "is for weights only; inputs need token, tensor, group, tensor_group or "
+		    "attn_head");
 }
 
 static bool find_format(const char *name, enum mc_format *ret)
@@ -90,7 +94,8 @@ static void read_format(struct mc_scheme *scheme, const struct mc_json *json, co
 	mc_error_init(&err);
 	if (!mc_scheme_infer_format(scheme, &inferred, &err)) {
 		char where[160];
-		mc_problems_add(reader->problems, mc_pointer_join(where, pointer, "weights"), "%s", err.text);
+		mc_problems_add(
+		    reader->problems, mc_pointer_join(where, pointer, "weights"), "%s", err.text);
 		return;
 	}
 	scheme->format = inferred;
@@ -102,17 +107,18 @@ static void read_format(struct mc_scheme *scheme, const struct mc_json *json, co
 	}
 	const char *name = mc_json_string(field.value, NULL);
 	if (!find_format(name, &asked))
-		mc_problems_add(reader->problems, field.where, "unknown format '%.64s'; this scheme's is '%s'", name,
+		mc_problems_add(reader->problems, field.where,
+		    "unknown format '%.64s'; this scheme's is '%s'", name,
 		    mc_format_name(inferred));
 	else if (reader->written)
 		scheme->format = asked;
 	else if (asked != inferred)
-		mc_problems_add(reader->problems, field.where, "is '%s'; this scheme is written as '%s'", name,
-		    mc_format_name(inferred));
+		mc_problems_add(reader->problems, field.where,
+		    "is '%s'; this scheme is written as '%s'", name, mc_format_name(inferred));
 }
 
-bool mc_scheme_read(struct mc_scheme *scheme, const char *name, const struct mc_json *json, const char *pointer,
-    const struct mc_scheme_reader *reader, struct mc_error *err)
+bool mc_scheme_read(struct mc_scheme *scheme, const char *name, const struct mc_json *json,
+    const char *pointer, const struct mc_scheme_reader *reader, struct mc_error *err)
 {
 	struct mc_field targets = mc_field_get(json, pointer, "targets");
 	size_t before = reader->problems->total;
@@ -128,17 +134,24 @@ bool mc_scheme_read(struct mc_scheme *scheme, const char *name, const struct mc_
 	if (!reader->written)
 		mc_keys_require(json, pointer, keys, COUNT(keys), reader->problems);
 	if (targets.value == NULL)
-		mc_problems_add(reader->problems, pointer, "has no targets; needed a list such as [\"Linear\"]");
-	else if (!mc_strings_read(&targets, &scheme->targets, &scheme->targets_count, reader->problems, err))
+		mc_problems_add(reader->problems, pointer,
+		    "has no targets; needed a list such as [\"Linear\"]");
+	else if (!mc_strings_read(
+		     &targets, &scheme->targets, &scheme->targets_count, reader->problems, err))
 		return false;
-	if (!read_args(json, pointer, "weights", &scheme->weights, &scheme->has_weights, reader, err)
-	    || !read_args(json, pointer, "input_activations", &scheme->input, &scheme->has_input, reader, err)
-	    || !read_args(json, pointer, "output_activations", &scheme->output, &scheme->has_output, reader, err))
+	if (!read_args(
+		json, pointer, "weights", &scheme->weights, &scheme->has_weights, reader, err) ||
+	    !read_args(json, pointer, "input_activations", &scheme->input, &scheme->has_input,
+		reader, err) ||
+	    !read_args(json, pointer, "output_activations", &scheme->output, &scheme->has_output,
+		reader, err))
 		return false;
 	if (scheme->has_input)
-		check_activations(&scheme->input, true, pointer, "input_activations", reader->problems);
+		check_activations(
+		    &scheme->input, true, pointer, "input_activations", reader->problems);
 	if (scheme->has_output)
-		check_activations(&scheme->output, false, pointer, "output_activations", reader->problems);
+		check_activations(
+		    &scheme->output, false, pointer, "output_activations", reader->problems);
 	if (reader->problems->total == before)
 		read_format(scheme, json, pointer, reader);
 	return true;
@@ -147,8 +160,8 @@ bool mc_scheme_read(struct mc_scheme *scheme, const char *name, const struct mc_
 /* --- all groups ------------------------------------------------------------------------------- */
 
 /* One member: a scheme, or a preset's name with the list of its targets. */
-static bool read_group(struct mc_quant_config *config, const char *key, const struct mc_field *field,
-    const struct mc_scheme_reader *reader, struct mc_error *err)
+static bool read_group(struct mc_quant_config *config, const char *key,
+    const struct mc_field *field, const struct mc_scheme_reader *reader, struct mc_error *err)
 {
 	bool list = mc_json_type(field->value) == MC_JSON_ARRAY;
 
@@ -161,8 +174,9 @@ static bool read_group(struct mc_quant_config *config, const char *key, const st
 		return false;
 	if (!list)
 		return mc_scheme_read(scheme, key, field->value, field->where, reader, err);
-	return mc_scheme_make(scheme, key, key, err)
-	    && mc_strings_read(field, &scheme->targets, &scheme->targets_count, reader->problems, err);
+	return mc_scheme_make(scheme, key, key, err) &&
+	       mc_strings_read(
+		   field, &scheme->targets, &scheme->targets_count, reader->problems, err);
 }
 
 bool mc_config_groups_read(struct mc_quant_config *config, const struct mc_field *field,
@@ -175,7 +189,8 @@ bool mc_config_groups_read(struct mc_quant_config *config, const struct mc_field
 		return true;
 	}
 	if (mc_json_size(field->value) == 0)
-		mc_problems_add(reader->problems, field->where, "is empty; needed at least one group");
+		mc_problems_add(
+		    reader->problems, field->where, "is empty; needed at least one group");
 	while (mc_json_next(&member)) {
 		struct mc_field group = {.value = member.value};
 		mc_pointer_join(group.where, field->where, member.key);
@@ -188,13 +203,13 @@ bool mc_config_groups_read(struct mc_quant_config *config, const struct mc_field
 /* --- a written config ------------------------------------------------------------------------- */
 
 /* Older files give no format a group; the one at the top is every group's then. */
-static void inherit_format(struct mc_quant_config *config, const struct mc_json *groups,
-    const struct mc_json *top)
+static void inherit_format(
+    struct mc_quant_config *config, const struct mc_json *groups, const struct mc_json *top)
 {
 	enum mc_format format;
 
-	if (top == NULL || mc_json_type(top) != MC_JSON_STRING || !find_format(mc_json_string(top, NULL), &format)
-	    || format == MC_FORMAT_MIXED)
+	if (top == NULL || mc_json_type(top) != MC_JSON_STRING ||
+	    !find_format(mc_json_string(top, NULL), &format) || format == MC_FORMAT_MIXED)
 		return;
 	for (size_t i = 0; i < config->count; i++) {
 		const struct mc_json *group = mc_json_get(groups, config->schemes[i].name);
@@ -213,33 +228,36 @@ static bool read_written(struct mc_quant_config *config, const struct mc_json *j
 		mc_problems_add(reader->problems, "", "has no config_groups");
 	else if (!mc_config_groups_read(config, &groups, reader, err))
 		return false;
-	if (!mc_json_is_null(ignore.value)
-	    && !mc_strings_read(&ignore, &config->ignore, &config->ignore_count, reader->problems, err))
+	if (!mc_json_is_null(ignore.value) && !mc_strings_read(&ignore, &config->ignore,
+						  &config->ignore_count, reader->problems, err))
 		return false;
-	if (!read_args(json, "", "kv_cache_scheme", &config->kv_cache, &config->has_kv_cache, reader, err))
+	if (!read_args(
+		json, "", "kv_cache_scheme", &config->kv_cache, &config->has_kv_cache, reader, err))
 		return false;
 	if (reader->problems->total == 0)
 		inherit_format(config, groups.value, mc_json_get(json, "format"));
 	return true;
 }
 
-bool mc_quant_config_read(struct mc_quant_config *config, const struct mc_json *quantization_config,
-    struct mc_error *err)
+bool mc_quant_config_read(
+    struct mc_quant_config *config, const struct mc_json *quantization_config, struct mc_error *err)
 {
 	struct mc_problems problems;
 	struct mc_scheme_reader reader = {.problems = &problems, .written = true};
 
 	mc_quant_config_init(config);
 	if (quantization_config == NULL || mc_json_type(quantization_config) != MC_JSON_OBJECT)
-		return mc_fail(err, MC_CORRUPT, "quantization_config", "is missing or not an object");
+		return mc_fail(
+		    err, MC_CORRUPT, "quantization_config", "is missing or not an object");
 	mc_problems_init(&problems);
 	bool ok = read_written(config, quantization_config, &reader, err);
 	if (ok && problems.total > 0) {
 		bool kept = problems.count > 0;
 		char where[192];
-		snprintf(where, sizeof where, "quantization_config%s", kept ? problems.items[0].pointer : "");
-		ok = mc_fail(err, MC_CORRUPT, where, "%s (%zu in all)", kept ? problems.items[0].text : "is not valid",
-		    problems.total);
+		snprintf(where, sizeof where, "quantization_config%s",
+		    kept ? problems.items[0].pointer : "");
+		ok = mc_fail(err, MC_CORRUPT, where, "%s (%zu in all)",
+		    kept ? problems.items[0].text : "is not valid", problems.total);
 	}
 	mc_problems_release(&problems);
 	if (!ok)

@@ -10,8 +10,9 @@
 /* Where problems go and how strict to be. */
 struct mc_scheme_reader {
 	struct mc_problems *problems;
-	/* Of a checkpoint that somebody wrote: unknown keys and observers are passed over, orderings that
-	 * can no longer be asked for are kept, a missing scale_dtype is what the format means. */
+	/* Of a checkpoint that somebody wrote: unknown keys and observers are passed over,
+	 * orderings that can no longer be asked for are kept, a missing scale_dtype is what the
+	 * format means. */
 	bool written;
 };
 
@@ -22,38 +23,43 @@ struct mc_field {
 };
 struct mc_field mc_field_get(const struct mc_json *object, const char *pointer, const char *key);
 /* "is a string; needed an object" at the field. */
-void mc_field_wrong_type(const struct mc_field *field, const char *needed, struct mc_problems *problems);
+void mc_field_wrong_type(
+    const struct mc_field *field, const char *needed, struct mc_problems *problems);
 /* Complains about every key of `object` that is not in `known`. */
-void mc_keys_require(const struct mc_json *object, const char *pointer, const char *const *known, size_t count,
-    struct mc_problems *problems);
-/* "unknown WHAT 'x'; did you mean 'y'?" or the list of the known names. */
-void mc_name_unknown(const char *where, const char *what, const char *name, const char *const *known,
+void mc_keys_require(const struct mc_json *object, const char *pointer, const char *const *known,
     size_t count, struct mc_problems *problems);
-/* A list of strings, or one string, appended as owned copies; elements of another type are problems.
- * Returns false only when out of memory. */
-bool mc_strings_read(const struct mc_field *field, char ***list, size_t *count, struct mc_problems *problems,
-    struct mc_error *err) MC_CHECKED;
+/* "unknown WHAT 'x'; did you mean 'y'?" or the list of the known names. */
+void mc_name_unknown(const char *where, const char *what, const char *name,
+    const char *const *known, size_t count, struct mc_problems *problems);
+/* A list of strings, or one string, appended as owned copies; elements of another type are
+ * problems. Returns false only when out of memory. */
+bool mc_strings_read(const struct mc_field *field, char ***list, size_t *count,
+    struct mc_problems *problems, struct mc_error *err) MC_CHECKED;
 void mc_strings_free(char **list, size_t count);
 
-/* All read functions return false only when out of memory; what is wrong is added to the problems. */
+/* Equal when A to Z are taken as a to z. */
+bool mc_equal_folded(const char *a, const char *b);
+
+/* All read functions return false only when out of memory; what is wrong is added to the problems.
+ */
 bool mc_quant_args_read(struct mc_quant_args *args, const struct mc_json *json, const char *pointer,
     const struct mc_scheme_reader *reader, struct mc_error *err) MC_CHECKED;
 void mc_quant_args_release(struct mc_quant_args *args);
 /* Copies with an observer_kwargs of its own, {} where there is none. */
-bool mc_quant_args_copy(struct mc_quant_args *args, const struct mc_quant_args *from, struct mc_error *err)
-    MC_CHECKED;
+bool mc_quant_args_copy(
+    struct mc_quant_args *args, const struct mc_quant_args *from, struct mc_error *err) MC_CHECKED;
 
-/* A known observer's name in its usual spelling ("minmax"), NULL when unknown. Case, '_' and ' ' do not
- * count. */
+/* A known observer's name in its usual spelling ("minmax"), NULL when unknown. Case, '_' and ' ' do
+ * not count. */
 const char *mc_observer_known(const char *name);
 void mc_observer_unknown(const char *where, const char *name, struct mc_problems *problems);
 
 /* One config group as an object. */
-bool mc_scheme_read(struct mc_scheme *scheme, const char *name, const struct mc_json *json, const char *pointer,
-    const struct mc_scheme_reader *reader, struct mc_error *err) MC_CHECKED;
+bool mc_scheme_read(struct mc_scheme *scheme, const char *name, const struct mc_json *json,
+    const char *pointer, const struct mc_scheme_reader *reader, struct mc_error *err) MC_CHECKED;
 /* The preset, which must exist, under a group's name, without targets. */
-bool mc_scheme_make(struct mc_scheme *scheme, const char *name, const char *preset, struct mc_error *err)
-    MC_CHECKED;
+bool mc_scheme_make(struct mc_scheme *scheme, const char *name, const char *preset,
+    struct mc_error *err) MC_CHECKED;
 void mc_scheme_release(struct mc_scheme *scheme);
 void mc_preset_unknown(const char *where, const char *name, struct mc_problems *problems);
 
@@ -61,6 +67,7 @@ void mc_preset_unknown(const char *where, const char *name, struct mc_problems *
 bool mc_config_groups_read(struct mc_quant_config *config, const struct mc_field *field,
     const struct mc_scheme_reader *reader, struct mc_error *err) MC_CHECKED;
 /* Room for one more group. */
-struct mc_scheme *mc_quant_config_add(struct mc_quant_config *config, struct mc_error *err) MC_CHECKED;
+struct mc_scheme *mc_quant_config_add(
+    struct mc_quant_config *config, struct mc_error *err) MC_CHECKED;
 
 #endif

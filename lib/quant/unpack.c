@@ -11,7 +11,8 @@
 
 #include "bits.h"
 
-void mc_unpack_bits(const uint32_t *words, size_t word_stride, size_t n, unsigned bits, int8_t *codes, size_t stride)
+void mc_unpack_bits(const uint32_t *words, size_t word_stride, size_t n, unsigned bits,
+    int8_t *codes, size_t stride)
 {
 	struct mc_bit_reader reader = {.words = words, .stride = word_stride};
 	int32_t offset = 1 << (bits - 1);
@@ -43,11 +44,12 @@ static struct full_name full_name(const char *name, const char *suffix)
 }
 
 /* Every tensor of the weight is there, with data, in the dtype and shape that the scheme says. */
-static bool require_tensors(const struct mc_packed *want, const struct mc_packed *have, const char *name,
-    struct mc_error *err)
+static bool require_tensors(const struct mc_packed *want, const struct mc_packed *have,
+    const char *name, struct mc_error *err)
 {
 	for (size_t i = 0; i < want->count; i++) {
-		const struct mc_tensor *w = &want->items[i].tensor, *h = find(have, want->items[i].suffix);
+		const struct mc_tensor *w = &want->items[i].tensor,
+				       *h = find(have, want->items[i].suffix);
 		char found[96], needed[96];
 		if (strncmp(want->items[i].suffix, "weight", 6) != 0)
 			continue;
@@ -55,9 +57,10 @@ static bool require_tensors(const struct mc_packed *want, const struct mc_packed
 		if (h == NULL || h->data == NULL)
 			return mc_fail(err, MC_CORRUPT, full.text, "is missing");
 		if (h->dtype != w->dtype)
-			return mc_fail(err, MC_CORRUPT, full.text, "is %s; needed %s", mc_dtype_name(h->dtype),
-			    mc_dtype_name(w->dtype));
-		if (h->rank != w->rank || memcmp(h->shape, w->shape, w->rank * sizeof *w->shape) != 0)
+			return mc_fail(err, MC_CORRUPT, full.text, "is %s; needed %s",
+			    mc_dtype_name(h->dtype), mc_dtype_name(w->dtype));
+		if (h->rank != w->rank ||
+		    memcmp(h->shape, w->shape, w->rank * sizeof *w->shape) != 0)
 			return mc_fail(err, MC_CORRUPT, full.text, "has shape %s; needed %s",
 			    mc_shape_text(h->rank, h->shape, found, sizeof found),
 			    mc_shape_text(w->rank, w->shape, needed, sizeof needed));
@@ -65,16 +68,17 @@ static bool require_tensors(const struct mc_packed *want, const struct mc_packed
 	return true;
 }
 
-static bool require_shape(const struct mc_tensor *tensor, size_t rows, size_t cols, const char *name,
-    struct mc_error *err)
+static bool require_shape(const struct mc_tensor *tensor, size_t rows, size_t cols,
+    const char *name, struct mc_error *err)
 {
 	int64_t shape[2];
 
 	memcpy(shape, tensor->data, sizeof shape);
 	if (shape[0] == (int64_t)rows && shape[1] == (int64_t)cols)
 		return true;
-	return mc_fail(err, MC_CORRUPT, full_name(name, "weight_shape").text, "says [%lld, %lld]; needed [%zu, %zu]",
-	    (long long)shape[0], (long long)shape[1], rows, cols);
+	return mc_fail(err, MC_CORRUPT, full_name(name, "weight_shape").text,
+	    "says [%lld, %lld]; needed [%zu, %zu]", (long long)shape[0], (long long)shape[1], rows,
+	    cols);
 }
 
 static void read_zero_points(struct mc_quantized *q, const struct mc_tensor *tensor, unsigned bits)
@@ -87,48 +91,55 @@ static void read_zero_points(struct mc_quantized *q, const struct mc_tensor *ten
 		return;
 	}
 	for (size_t c = 0; c < q->scale_cols; c++) {
-		struct mc_bit_reader reader = {.words = (const uint32_t *)tensor->data + c, .stride = q->scale_cols};
+		struct mc_bit_reader reader = {
+		    .words = (const uint32_t *)tensor->data + c, .stride = q->scale_cols};
 		for (size_t r = 0; r < q->scale_rows; r++)
-			q->zero_point[r * q->scale_cols + c] = (int32_t)mc_bits_take(&reader, bits) - offset;
+			q->zero_point[r * q->scale_cols + c] =
+			    (int32_t)mc_bits_take(&reader, bits) - offset;
 	}
 }
 
 static void read_codes(struct mc_quantized *q, const struct mc_packed *packed, unsigned bits)
 {
-	const struct mc_tensor *words = find(packed, "weight_packed"), *plain = find(packed, "weight");
+	const struct mc_tensor *words = find(packed, "weight_packed"),
+			       *plain = find(packed, "weight");
 
 	if (words == NULL) {
 		memcpy(q->codes, plain->data, q->rows * q->cols);
 		return;
 	}
 	for (size_t r = 0; r < q->rows; r++)
-		mc_unpack_bits((const uint32_t *)words->data + r * words->shape[1], 1, q->cols, bits,
-		    q->codes + r * q->cols, 1);
+		mc_unpack_bits((const uint32_t *)words->data + r * words->shape[1], 1, q->cols,
+		    bits, q->codes + r * q->cols, 1);
 }
 
-bool mc_unpack(const struct mc_scheme *scheme, const struct mc_packed *packed, size_t rows, size_t cols,
-    const char *name, struct mc_arena *arena, struct mc_quantized *ret, struct mc_error *err)
+bool mc_unpack(const struct mc_scheme *scheme, const struct mc_packed *packed, size_t rows,
+    size_t cols, const char *name, struct mc_arena *arena, struct mc_quantized *ret,
+    struct mc_error *err)
 {
 	const struct mc_quant_args *args = &scheme->weights;
-	const struct mc_tensor *scale = find(packed, "weight_scale"), *shape = find(packed, "weight_shape");
-	struct mc_quantized q = {.rows = rows, .cols = cols, .scale_min = INFINITY, .scale_max = -INFINITY};
+	const struct mc_tensor *scale = find(packed, "weight_scale"),
+			       *shape = find(packed, "weight_shape");
+	struct mc_quantized q = {
+	    .rows = rows, .cols = cols, .scale_min = INFINITY, .scale_max = -INFINITY};
 	struct mc_packed want;
 
 	if (scale == NULL)
 		return mc_fail(err, MC_CORRUPT, full_name(name, "weight_scale").text, "is missing");
 	if (!mc_dtype_is_weight(scale->dtype))
-		return mc_fail(err, MC_CORRUPT, full_name(name, "weight_scale").text, "is %s; needed BF16, F16 or F32",
-		    mc_dtype_name(scale->dtype));
-	if (!mc_pack_layout(scheme, scale->dtype, rows, cols, name, &want, err)
-	    || !require_tensors(&want, packed, name, err)
-	    || !mc_scale_shape(args, rows, cols, name, &q.scale_rows, &q.scale_cols, err)
-	    || (find(&want, "weight_shape") != NULL && !require_shape(shape, rows, cols, name, err)))
+		return mc_fail(err, MC_CORRUPT, full_name(name, "weight_scale").text,
+		    "is %s; needed BF16, F16 or F32", mc_dtype_name(scale->dtype));
+	if (!mc_pack_layout(scheme, scale->dtype, rows, cols, name, &want, err) ||
+	    !require_tensors(&want, packed, name, err) ||
+	    !mc_scale_shape(args, rows, cols, name, &q.scale_rows, &q.scale_cols, err) ||
+	    (find(&want, "weight_shape") != NULL && !require_shape(shape, rows, cols, name, err)))
 		return false;
 	size_t scales = q.scale_rows * q.scale_cols;
 	q.codes = mc_arena_alloc(arena, rows * cols, 1, "codes", err);
 	q.scale = mc_arena_alloc(arena, scales, sizeof *q.scale, "scales", err);
 	if (!args->symmetric)
-		q.zero_point = mc_arena_alloc(arena, scales, sizeof *q.zero_point, "zero points", err);
+		q.zero_point =
+		    mc_arena_alloc(arena, scales, sizeof *q.zero_point, "zero points", err);
 	if (q.codes == NULL || q.scale == NULL || (!args->symmetric && q.zero_point == NULL))
 		return false;
 	mc_widen(scale->dtype, scale->data, q.scale, scales);

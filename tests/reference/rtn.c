@@ -5,7 +5,8 @@
 
 #include <math.h>
 
-/* The result of one operation: float32 first, as the reference's kernels compute, then the dtype. */
+/* The result of one operation: float32 first, as the reference's kernels compute, then the dtype.
+ */
 static double operation(const struct ref_rtn *how, double v)
 {
 	return how->dt == NULL ? (float)v : ref_round(how->dt, (float)v);

@@ -1,8 +1,8 @@
 /*
  * golden.h - vectors of the reference: index.json and safetensors beside it
  *
- * Each entry names a function, its arguments and the tensors that go in and come out. Written once for
- * the test programs that read them; GOLDEN_UNITS may be another folder of the same form.
+ * Each entry names a function, its arguments and the tensors that go in and come out. Written once
+ * for the test programs that read them; GOLDEN_UNITS may be another folder of the same form.
  */
 #ifndef MC_TESTS_GOLDEN_H
 #define MC_TESTS_GOLDEN_H
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -96,7 +97,8 @@ static inline bool golden_next(struct golden *g, const char *function)
 }
 
 /* The tensor under "in" or "out"; data NULL when the entry has none. Free tensor.data. */
-static inline struct mc_tensor golden_tensor(const struct golden *g, const char *side, const char *key)
+static inline struct mc_tensor golden_tensor(
+    const struct golden *g, const char *side, const char *key)
 {
 	const struct mc_json *name = mc_json_get(mc_json_get(g->entry, side), key);
 	struct mc_tensor tensor = {0};
@@ -126,8 +128,9 @@ static inline float *golden_floats(const struct mc_tensor *tensor)
 	assert_non_null(values);
 	if (tensor->dtype == MC_I8 || tensor->dtype == MC_I32) {
 		for (size_t i = 0; i < n; i++)
-			values[i] = tensor->dtype == MC_I8 ? (float)((const int8_t *)tensor->data)[i] :
-							     (float)((const int32_t *)tensor->data)[i];
+			values[i] = tensor->dtype == MC_I8
+					? (float)((const int8_t *)tensor->data)[i]
+					: (float)((const int32_t *)tensor->data)[i];
 		return values;
 	}
 	mc_widen(tensor->dtype, tensor->data, values, n);
@@ -147,8 +150,8 @@ static inline void golden_scheme(const struct golden *g, struct mc_quant_config 
 	struct mc_json *modifier = mc_json_new_object(), *groups = mc_json_new_object();
 	struct mc_json *group = mc_json_new_object(), *targets = mc_json_new_array();
 	struct mc_json *weights = mc_json_copy(args, &err);
-	bool ok = mc_json_append(targets, mc_json_new_string("Linear"), &err)
-	    && mc_json_set(group, "targets", targets, &err);
+	bool ok = mc_json_append(targets, mc_json_new_string("Linear"), &err) &&
+		  mc_json_set(group, "targets", targets, &err);
 	for (size_t i = 0; i < 2; i++) {
 		const struct mc_json *value = mc_json_get(args, group_keys[i]);
 		if (value == NULL)
@@ -156,17 +159,20 @@ static inline void golden_scheme(const struct golden *g, struct mc_quant_config 
 		ok = ok && mc_json_set(group, group_keys[i], mc_json_copy(value, &err), &err);
 		mc_json_remove(weights, group_keys[i]);
 	}
-	ok = ok && mc_json_set(group, "weights", weights, &err) && mc_json_set(groups, "g", group, &err)
-	    && mc_json_set(modifier, "config_groups", groups, &err)
-	    && mc_quant_config_parse(config, modifier, "", &problems, &err);
+	ok = ok && mc_json_set(group, "weights", weights, &err) &&
+	     mc_json_set(groups, "g", group, &err) &&
+	     mc_json_set(modifier, "config_groups", groups, &err) &&
+	     mc_quant_config_parse(config, modifier, "", &problems, &err);
 	if (!ok || problems.total > 0)
-		fail_msg("%s: %s %s", g->name, err.text, problems.total > 0 ? problems.items[0].text : "");
+		fail_msg("%s: %s %s", g->name, err.text,
+		    problems.total > 0 ? problems.items[0].text : "");
 	mc_json_free(modifier);
 	mc_problems_release(&problems);
 }
 
 /* Where the scale of element [row, col] lies. */
-static inline size_t golden_scale_at(const struct mc_quant_args *args, size_t cols, size_t row, size_t col)
+static inline size_t golden_scale_at(
+    const struct mc_quant_args *args, size_t cols, size_t row, size_t col)
 {
 	switch (args->strategy) {
 	case MC_STRATEGY_TENSOR:
@@ -174,8 +180,8 @@ static inline size_t golden_scale_at(const struct mc_quant_args *args, size_t co
 	case MC_STRATEGY_CHANNEL:
 		return row;
 	case MC_STRATEGY_BLOCK:
-		return row / args->block_rows * ((cols + args->block_cols - 1) / args->block_cols)
-		    + col / args->block_cols;
+		return row / args->block_rows * ((cols + args->block_cols - 1) / args->block_cols) +
+		       col / args->block_cols;
 	case MC_STRATEGY_GROUP:
 	case MC_STRATEGY_TENSOR_GROUP:
 		return row * (cols / (size_t)args->group_size) + col / (size_t)args->group_size;

@@ -37,7 +37,8 @@ static void pack_to_int32_is_the_references(void **state)
 		const struct mc_json *args = mc_json_get(g.entry, "args");
 		unsigned bits = (unsigned)mc_json_integer(mc_json_get(args, "num_bits"));
 		bool along_rows = mc_json_integer(mc_json_get(args, "packed_dim")) == 0;
-		struct mc_tensor codes = golden_tensor(&g, "in", "codes"), packed = golden_tensor(&g, "out", "packed");
+		struct mc_tensor codes = golden_tensor(&g, "in", "codes"),
+				 packed = golden_tensor(&g, "out", "packed");
 		size_t rows = codes.shape[0], cols = codes.shape[1], n = rows * cols;
 		size_t lines = along_rows ? cols : rows, length = along_rows ? rows : cols;
 		size_t line_words = along_rows ? packed.shape[0] : packed.shape[1];
@@ -49,9 +50,11 @@ static void pack_to_int32_is_the_references(void **state)
 		assert_int_equal(codes.dtype, MC_I8);
 		assert_int_equal(line_words, (length * bits + 31) / 32);
 		for (size_t i = 0; i < lines; i++) {
-			size_t code = along_rows ? i : i * cols, word = along_rows ? i : i * line_words;
+			size_t code = along_rows ? i : i * cols,
+			       word = along_rows ? i : i * line_words;
 			size_t stride = along_rows ? cols : 1;
-			mc_pack_bits((int8_t *)codes.data + code, stride, length, bits, words + word, stride);
+			mc_pack_bits((int8_t *)codes.data + code, stride, length, bits,
+			    words + word, stride);
 			mc_unpack_bits(words + word, stride, length, bits, back + code, stride);
 		}
 		if (memcmp(words, packed.data, mc_tensor_bytes(&packed)) != 0)
@@ -77,7 +80,8 @@ static void round_trips(void **state)
 			size_t n = lengths[l], count = (n * bits + 31) / 32;
 			for (size_t i = 0; i < n; i++) {
 				seed = seed * 1664525 + 1013904223;
-				codes[i] = (int8_t)((int)(seed >> 24) % (1 << bits) - (1 << (bits - 1)));
+				codes[i] =
+				    (int8_t)((int)(seed >> 24) % (1 << bits) - (1 << (bits - 1)));
 			}
 			words[count] = 0xdeadbeef;
 			mc_pack_bits(codes, 1, n, bits, words, 1);
@@ -93,13 +97,14 @@ static void round_trips(void **state)
 /* --- whole modules ---------------------------------------------------------------------------- */
 
 /* The weight's codes by the scales of the vector; the caller frees the three arrays. */
-static struct mc_quantized quantized(const struct golden *g, const struct mc_quant_args *args,
-    struct mc_tensor *weight)
+static struct mc_quantized quantized(
+    const struct golden *g, const struct mc_quant_args *args, struct mc_tensor *weight)
 {
 	*weight = golden_tensor(g, "in", "weight");
 	struct mc_tensor scale = golden_tensor(g, "in", "weight_scale");
 	struct mc_tensor zero = golden_tensor(g, "in", "weight_zero_point");
-	size_t rows = weight->shape[0], cols = weight->shape[1], scales = mc_tensor_elements(&scale);
+	size_t rows = weight->shape[0], cols = weight->shape[1],
+	       scales = mc_tensor_elements(&scale);
 	struct mc_quantized q = {.rows = rows, .cols = cols, .codes = malloc(rows * cols)};
 	struct mc_error err;
 	float *w = golden_floats(weight), *z = args->symmetric ? NULL : golden_floats(&zero);
@@ -128,7 +133,8 @@ static void check_compress(const struct golden *g, struct mc_arena *arena)
 	struct mc_quantized back;
 	struct mc_tensor weight, decompressed = golden_tensor(g, "out", "decompressed");
 	struct mc_error err;
-	size_t expected = mc_json_size(mc_json_get(g->entry, "out")) - 1, mark = mc_arena_mark(arena);
+	size_t expected = mc_json_size(mc_json_get(g->entry, "out")) - 1,
+	       mark = mc_arena_mark(arena);
 
 	mc_error_init(&err);
 	golden_scheme(g, &config);
@@ -140,8 +146,8 @@ static void check_compress(const struct golden *g, struct mc_arena *arena)
 	for (size_t i = 0; i < packed.count; i++) {
 		struct mc_tensor *have = &packed.items[i].tensor;
 		struct mc_tensor want = golden_tensor(g, "out", packed.items[i].suffix);
-		if (want.data == NULL || want.dtype != have->dtype || want.rank != have->rank
-		    || memcmp(want.shape, have->shape, want.rank * sizeof want.shape[0]) != 0)
+		if (want.data == NULL || want.dtype != have->dtype || want.rank != have->rank ||
+		    memcmp(want.shape, have->shape, want.rank * sizeof want.shape[0]) != 0)
 			fail_msg("%s.%s: other dtype or shape", g->name, packed.items[i].suffix);
 		if (memcmp(want.data, have->data, mc_tensor_bytes(&want)) != 0)
 			fail_msg("%s.%s: other bytes", g->name, packed.items[i].suffix);
@@ -174,9 +180,11 @@ static void compress_is_the_references(void **state)
 	golden_open(&g);
 	while (golden_next(&g, "compress")) {
 		const struct mc_json *args = mc_json_get(g.entry, "args");
-		bool is_float = strcmp(mc_json_string(mc_json_get(args, "type"), NULL), "float") == 0;
+		bool is_float =
+		    strcmp(mc_json_string(mc_json_get(args, "type"), NULL), "float") == 0;
 		int64_t bits = mc_json_integer(mc_json_get(args, "num_bits"));
-		if (bits > 8 || (is_float && bits == 4) || !mc_json_is_null(mc_json_get(args, "scale_dtype")))
+		if (bits > 8 || (is_float && bits == 4) ||
+		    !mc_json_is_null(mc_json_get(args, "scale_dtype")))
 			continue;
 		check_compress(&g, &arena);
 		cases++;
@@ -190,8 +198,12 @@ static void compress_is_the_references(void **state)
 
 static struct mc_scheme int4_group(bool symmetric)
 {
-	return (struct mc_scheme){.has_weights = true, .format = MC_FORMAT_PACK,
-	    .weights = {.num_bits = 4, .symmetric = symmetric, .strategy = MC_STRATEGY_GROUP, .group_size = 128}};
+	return (struct mc_scheme){.has_weights = true,
+	    .format = MC_FORMAT_PACK,
+	    .weights = {.num_bits = 4,
+		.symmetric = symmetric,
+		.strategy = MC_STRATEGY_GROUP,
+		.group_size = 128}};
 }
 
 static void layout_of_an_expert(void **state)
@@ -206,11 +218,14 @@ static void layout_of_an_expert(void **state)
 	assert_true(mc_pack_layout(&scheme, MC_BF16, 768, 2048, "m", &packed, &err));
 	assert_int_equal(packed.count, 4);
 	assert_string_equal(packed.items[0].suffix, "weight_packed");
-	assert_string_equal(mc_shape_text(2, packed.items[0].tensor.shape, text, sizeof text), "[768, 256]");
+	assert_string_equal(
+	    mc_shape_text(2, packed.items[0].tensor.shape, text, sizeof text), "[768, 256]");
 	assert_string_equal(packed.items[3].suffix, "weight_zero_point");
-	assert_string_equal(mc_shape_text(2, packed.items[3].tensor.shape, text, sizeof text), "[96, 16]");
+	assert_string_equal(
+	    mc_shape_text(2, packed.items[3].tensor.shape, text, sizeof text), "[96, 16]");
 	/* static asymmetric inputs */
-	scheme.weights = (struct mc_quant_args){.num_bits = 8, .symmetric = true, .strategy = MC_STRATEGY_CHANNEL};
+	scheme.weights = (struct mc_quant_args){
+	    .num_bits = 8, .symmetric = true, .strategy = MC_STRATEGY_CHANNEL};
 	scheme.format = MC_FORMAT_INT;
 	scheme.has_input = true;
 	scheme.input = (struct mc_quant_args){.num_bits = 8, .strategy = MC_STRATEGY_TENSOR};
@@ -233,10 +248,11 @@ static void faults_are_named(void **state)
 	uint32_t words[4 * 16] = {0};
 	float scales[4] = {1, 2, 3, 4};
 	int64_t shape[2] = {4, 128};
-	struct mc_packed packed = {.count = 3, .items = {
-	    {"weight_scale", {.dtype = MC_F32, .rank = 2, .shape = {4, 1}, .data = scales}},
-	    {"weight_packed", {.dtype = MC_I32, .rank = 2, .shape = {4, 16}, .data = words}},
-	    {"weight_shape", {.dtype = MC_I64, .rank = 1, .shape = {2}, .data = shape}}}};
+	struct mc_packed packed = {.count = 3,
+	    .items = {
+		{"weight_scale", {.dtype = MC_F32, .rank = 2, .shape = {4, 1}, .data = scales}},
+		{"weight_packed", {.dtype = MC_I32, .rank = 2, .shape = {4, 16}, .data = words}},
+		{"weight_shape", {.dtype = MC_I64, .rank = 1, .shape = {2}, .data = shape}}}};
 	struct mc_quantized q;
 	struct mc_arena arena;
 	struct mc_error err;

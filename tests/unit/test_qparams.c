@@ -33,21 +33,25 @@ static void calculate_qparams_is_the_references(void **state)
 			continue;
 		golden_scheme(&g, &config);
 		const struct mc_quant_args *args = &config.schemes[0].weights;
-		struct mc_tensor min = golden_tensor(&g, "in", "min"), max = golden_tensor(&g, "in", "max");
+		struct mc_tensor min = golden_tensor(&g, "in", "min"),
+				 max = golden_tensor(&g, "in", "max");
 		struct mc_tensor scale = golden_tensor(&g, "out", "scale");
 		struct mc_tensor zero = golden_tensor(&g, "out", "zero_point");
-		float *fmin = golden_floats(&min), *fmax = golden_floats(&max), *s = golden_floats(&scale);
+		float *fmin = golden_floats(&min), *fmax = golden_floats(&max),
+		      *s = golden_floats(&scale);
 		float *z = golden_floats(&zero);
 		for (size_t i = 0; i < mc_tensor_elements(&min); i++) {
 			struct mc_qparam q = mc_qparam_make(args, min.dtype, fmin[i], fmax[i]);
-			/* an asymmetric range from 0 whose scale rounds to 0 has no zero point there */
+			/* an asymmetric range from 0 whose scale rounds to 0 has no zero point
+			 * there */
 			struct mc_code_range range = mc_code_range(args);
 			float high = fmax[i] > 0 ? fmax[i] : 0;
-			bool undefined = !args->symmetric && fmin[i] >= 0
-			    && mc_round_to(min.dtype, high / (range.max - range.min)) == 0;
+			bool undefined =
+			    !args->symmetric && fmin[i] >= 0 &&
+			    mc_round_to(min.dtype, high / (range.max - range.min)) == 0;
 			if (q.scale != s[i] || (!undefined && (float)q.zero_point != z[i]))
-				fail_msg("%s: [%g, %g] gives %g, %d; needed %g, %g", g.name, fmin[i], fmax[i], q.scale,
-				    q.zero_point, s[i], z[i]);
+				fail_msg("%s: [%g, %g] gives %g, %d; needed %g, %g", g.name,
+				    fmin[i], fmax[i], q.scale, q.zero_point, s[i], z[i]);
 			values++;
 		}
 		free(fmin), free(fmax), free(s), free(z);
@@ -72,14 +76,16 @@ static void check_quantize(const struct golden *g)
 	golden_scheme(g, &config);
 	const struct mc_quant_args *args = &config.schemes[0].weights;
 	struct mc_tensor x = golden_tensor(g, "in", "x"), scale = golden_tensor(g, "in", "scale");
-	struct mc_tensor zero = golden_tensor(g, "in", "zero_point"), codes = golden_tensor(g, "out", "codes");
+	struct mc_tensor zero = golden_tensor(g, "in", "zero_point"),
+			 codes = golden_tensor(g, "out", "codes");
 	struct mc_tensor back = golden_tensor(g, "out", "dequantized");
 	float *fx = golden_floats(&x), *s = golden_floats(&scale), *y = golden_floats(&back);
 	float *z = zero.data == NULL ? NULL : golden_floats(&zero), *c = golden_floats(&codes);
 	bool skip_row = mc_json_get(g->entry, "note") != NULL; /* rows of zeros, asymmetric */
 
 	for (size_t i = 0; i < mc_tensor_elements(&x); i++) {
-		size_t row = i / x.shape[1], at = golden_scale_at(args, x.shape[1], row, i % x.shape[1]);
+		size_t row = i / x.shape[1],
+		       at = golden_scale_at(args, x.shape[1], row, i % x.shape[1]);
 		struct mc_qparam q = {.scale = s[at], .zero_point = z == NULL ? 0 : (int32_t)z[at]};
 		int8_t code;
 		float value;
@@ -87,10 +93,11 @@ static void check_quantize(const struct golden *g)
 			continue;
 		mc_quantize(args, x.dtype, q, &fx[i], &code, 1);
 		mc_dequantize(args, x.dtype, q, &code, &value, 1);
-		float number = args->type == MC_QUANT_FLOAT ? mc_e4m3_to_f32((uint8_t)code) : (float)code;
+		float number =
+		    args->type == MC_QUANT_FLOAT ? mc_e4m3_to_f32((uint8_t)code) : (float)code;
 		if (!same_bits(number, c[i]) || !same_bits(value, y[i]))
-			fail_msg("%s: element %zu, %g by %g gives code %g, value %g; needed %g, %g", g->name, i, fx[i],
-			    q.scale, number, value, c[i], y[i]);
+			fail_msg("%s: element %zu, %g by %g gives code %g, value %g; needed %g, %g",
+			    g->name, i, fx[i], q.scale, number, value, c[i], y[i]);
 	}
 	free(fx), free(s), free(y), free(z), free(c);
 	free(x.data), free(scale.data), free(zero.data), free(codes.data), free(back.data);
@@ -175,8 +182,8 @@ static void edge_cases(void **state)
 
 static void shapes(void **state)
 {
-	struct mc_quant_args args = {.type = MC_QUANT_INT, .num_bits = 4, .strategy = MC_STRATEGY_GROUP,
-	    .group_size = 128};
+	struct mc_quant_args args = {
+	    .type = MC_QUANT_INT, .num_bits = 4, .strategy = MC_STRATEGY_GROUP, .group_size = 128};
 	struct mc_error err;
 	size_t rows, cols;
 
@@ -188,7 +195,8 @@ static void shapes(void **state)
 	assert_int_equal(err.code, MC_INVALID);
 	assert_string_equal(err.where, "model.m");
 	assert_string_equal(err.text, "group_size 128 does not divide the 96 input channels");
-	args = (struct mc_quant_args){.strategy = MC_STRATEGY_BLOCK, .block_rows = 128, .block_cols = 128};
+	args = (struct mc_quant_args){
+	    .strategy = MC_STRATEGY_BLOCK, .block_rows = 128, .block_cols = 128};
 	assert_true(mc_scale_shape(&args, 10944, 300, "m", &rows, &cols, &err));
 	assert_true(rows == 86 && cols == 3);
 	args.strategy = MC_STRATEGY_CHANNEL;

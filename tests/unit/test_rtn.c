@@ -1,5 +1,6 @@
 /*
- * test_rtn.c - whole weights: scales as the reference's observer finds them, codes as the definition says
+ * test_rtn.c - whole weights: scales as the reference's observer finds them, codes as the
+ * definition says
  */
 #include "moecal/rtn.h"
 
@@ -41,14 +42,16 @@ static void weight_observer_is_the_references(void **state)
 		mc_error_init(&err);
 		golden_scheme(&g, &config);
 		const struct mc_quant_args *args = &config.schemes[0].weights;
-		if (strcmp(args->observer, "memoryless_minmax") != 0
-		    || !mc_scheme_require_supported(&config.schemes[0], &err)) {
+		if (strcmp(args->observer, "memoryless_minmax") != 0 ||
+		    !mc_scheme_require_supported(&config.schemes[0], &err)) {
 			mc_quant_config_release(&config);
 			continue;
 		}
 		struct mc_tensor w = golden_tensor(&g, "in", "weight");
-		struct mc_tensor scale = golden_tensor(&g, "out", "scale"), zero = golden_tensor(&g, "out", "zero_point");
-		struct mc_weight weight = {.dtype = w.dtype, .rows = w.shape[0], .cols = w.shape[1], .data = w.data};
+		struct mc_tensor scale = golden_tensor(&g, "out", "scale"),
+				 zero = golden_tensor(&g, "out", "zero_point");
+		struct mc_weight weight = {
+		    .dtype = w.dtype, .rows = w.shape[0], .cols = w.shape[1], .data = w.data};
 		float *s = golden_floats(&scale), *z = golden_floats(&zero);
 		size_t mark = mc_arena_mark(&arena), scales = mc_tensor_elements(&scale);
 		if (!mc_rtn(&weight, args, g.name, &arena, &q, &err))
@@ -58,9 +61,11 @@ static void weight_observer_is_the_references(void **state)
 		size_t defined = args->symmetric ? scales : scales - q.scale_cols;
 		for (size_t i = 0; i < scales; i++) {
 			if (memcmp(&q.scale[i], &s[i], sizeof s[i]) != 0)
-				fail_msg("%s: scale %zu is %g; needed %g", g.name, i, q.scale[i], s[i]);
+				fail_msg(
+				    "%s: scale %zu is %g; needed %g", g.name, i, q.scale[i], s[i]);
 			if (i < defined && q.zero_point != NULL && (float)q.zero_point[i] != z[i])
-				fail_msg("%s: zero point %zu is %d; needed %g", g.name, i, q.zero_point[i], z[i]);
+				fail_msg("%s: zero point %zu is %d; needed %g", g.name, i,
+				    q.zero_point[i], z[i]);
 		}
 		mc_arena_rewind(&arena, mark);
 		free(s), free(z), free(w.data), free(scale.data), free(zero.data);
@@ -76,11 +81,14 @@ static void fake_quantized_by_hand(void **state)
 {
 	static const float channel[4][6] = {{0, 1.3359375f, 2, 2.671875f, 4, 4.6875f},
 	    {5.875f, 7.34375f, 7.34375f, 8.8125f, 10.25f, 10.25f},
-	    {11.3125f, 13.625f, 13.625f, 15.875f, 15.875f, 15.875f}, {18.375f, 18.375f, 21.5f, 21.5f, 21.5f, 21.5f}};
+	    {11.3125f, 13.625f, 13.625f, 15.875f, 15.875f, 15.875f},
+	    {18.375f, 18.375f, 21.5f, 21.5f, 21.5f, 21.5f}};
 	static const float block[4][6] = {{0, 1.0703125f, 2.140625f, 2.9375f, 4.40625f, 4.40625f},
 	    {6.4375f, 7.5f, 7.5f, 8.8125f, 10.25f, 10.25f},
-	    {10.6875f, 13.375f, 13.375f, 15.3125f, 15.3125f, 18.375f}, {18.75f, 18.75f, 18.75f, 21.5f, 21.5f, 21.5f}};
-	struct mc_quant_args args = {.num_bits = 4, .symmetric = true, .strategy = MC_STRATEGY_CHANNEL};
+	    {10.6875f, 13.375f, 13.375f, 15.3125f, 15.3125f, 18.375f},
+	    {18.75f, 18.75f, 18.75f, 21.5f, 21.5f, 21.5f}};
+	struct mc_quant_args args = {
+	    .num_bits = 4, .symmetric = true, .strategy = MC_STRATEGY_CHANNEL};
 	uint16_t data[24];
 	struct mc_weight weight = {.dtype = MC_BF16, .rows = 4, .cols = 6, .data = data};
 	struct mc_quantized q;
@@ -98,7 +106,10 @@ static void fake_quantized_by_hand(void **state)
 		mc_quantized_row(&q, &args, MC_BF16, r, row);
 		assert_memory_equal(row, channel[r], sizeof row);
 	}
-	args = (struct mc_quant_args){.num_bits = 4, .symmetric = true, .strategy = MC_STRATEGY_BLOCK, .block_rows = 2,
+	args = (struct mc_quant_args){.num_bits = 4,
+	    .symmetric = true,
+	    .strategy = MC_STRATEGY_BLOCK,
+	    .block_rows = 2,
 	    .block_cols = 3};
 	assert_true(mc_rtn(&weight, &args, "m", &arena, &q, &err));
 	for (size_t r = 0; r < 4; r++) {
@@ -114,13 +125,20 @@ struct shape {
 	size_t rows, cols, band, width;
 };
 
-static void check_definition(enum mc_dtype dt, unsigned bits, bool symmetric, const struct shape *shape)
+static void check_definition(
+    enum mc_dtype dt, unsigned bits, bool symmetric, const struct shape *shape)
 {
-	const struct ref_format *format = dt == MC_BF16 ? &ref_bf16 : dt == MC_F16 ? &ref_f16 : NULL;
+	const struct ref_format *format = dt == MC_BF16  ? &ref_bf16
+					  : dt == MC_F16 ? &ref_f16
+							 : NULL;
 	struct ref_rtn how = {.bits = (int)bits, .symmetric = symmetric, .dt = format};
-	struct mc_quant_args args = {.type = bits == 0 ? MC_QUANT_FLOAT : MC_QUANT_INT, .num_bits = bits == 0 ? 8 : bits,
-	    .symmetric = symmetric, .strategy = shape->strategy, .group_size = (int64_t)shape->width,
-	    .block_rows = shape->band, .block_cols = shape->width};
+	struct mc_quant_args args = {.type = bits == 0 ? MC_QUANT_FLOAT : MC_QUANT_INT,
+	    .num_bits = bits == 0 ? 8 : bits,
+	    .symmetric = symmetric,
+	    .strategy = shape->strategy,
+	    .group_size = (int64_t)shape->width,
+	    .block_rows = shape->band,
+	    .block_cols = shape->width};
 	size_t rows = shape->rows, cols = shape->cols, n = rows * cols;
 	static float x[64 * 1024], group[64 * 1024], row[1024];
 	static double codes[64 * 1024], values[64 * 1024];
@@ -142,7 +160,8 @@ static void check_definition(enum mc_dtype dt, unsigned bits, bool symmetric, co
 	assert_true(arena.peak - mark <= mc_rtn_bytes(&args, rows, cols));
 	for (size_t r0 = 0; r0 < rows; r0 += shape->band) {
 		for (size_t c0 = 0; c0 < cols; c0 += shape->width) {
-			size_t r1 = r0 + shape->band < rows ? r0 + shape->band : rows, count = 0, k = 0;
+			size_t r1 = r0 + shape->band < rows ? r0 + shape->band : rows, count = 0,
+			       k = 0;
 			size_t c1 = c0 + shape->width < cols ? c0 + shape->width : cols;
 			size_t at = r0 / shape->band * q.scale_cols + c0 / shape->width;
 			double scale, zero;
@@ -156,13 +175,18 @@ static void check_definition(enum mc_dtype dt, unsigned bits, bool symmetric, co
 				mc_quantized_row(&q, &args, dt, r, row);
 				for (size_t c = c0; c < c1; c++, k++) {
 					int8_t code = q.codes[r * cols + c];
-					double number = bits == 0 ? (double)mc_e4m3_to_f32((uint8_t)code) : (double)code;
+					double number = bits == 0
+							    ? (double)mc_e4m3_to_f32((uint8_t)code)
+							    : (double)code;
 					if (number != codes[k] || (double)row[c] != values[k])
-						fail_msg("%s, %u bits: [%zu, %zu] is %g, %g; needed %g, %g",
-						    mc_dtype_name(dt), bits, r, c, number, (double)row[c], codes[k],
-						    values[k]);
-					errors += ((double)x[r * cols + c] - values[k]) * ((double)x[r * cols + c] - values[k]);
-					squares += (double)x[r * cols + c] * (double)x[r * cols + c];
+						fail_msg("%s, %u bits: [%zu, %zu] is %g, %g; "
+							 "needed %g, %g",
+						    mc_dtype_name(dt), bits, r, c, number,
+						    (double)row[c], codes[k], values[k]);
+					errors += ((double)x[r * cols + c] - values[k]) *
+						  ((double)x[r * cols + c] - values[k]);
+					squares +=
+					    (double)x[r * cols + c] * (double)x[r * cols + c];
 				}
 			}
 		}
@@ -176,9 +200,9 @@ static void check_definition(enum mc_dtype dt, unsigned bits, bool symmetric, co
 static void codes_are_the_definitions(void **state)
 {
 	static const enum mc_dtype dtypes[] = {MC_F32, MC_BF16, MC_F16};
-	static const struct shape shapes[] = {{MC_STRATEGY_GROUP, 9, 256, 1, 128}, {MC_STRATEGY_GROUP, 5, 51, 1, 17},
-	    {MC_STRATEGY_CHANNEL, 7, 350, 1, 350}, {MC_STRATEGY_TENSOR, 6, 33, 6, 33},
-	    {MC_STRATEGY_BLOCK, 11, 100, 4, 48}};
+	static const struct shape shapes[] = {{MC_STRATEGY_GROUP, 9, 256, 1, 128},
+	    {MC_STRATEGY_GROUP, 5, 51, 1, 17}, {MC_STRATEGY_CHANNEL, 7, 350, 1, 350},
+	    {MC_STRATEGY_TENSOR, 6, 33, 6, 33}, {MC_STRATEGY_BLOCK, 11, 100, 4, 48}};
 
 	(void)state;
 	arena.peak = arena.used;
@@ -193,7 +217,8 @@ static void codes_are_the_definitions(void **state)
 
 /* --- what is refused -------------------------------------------------------------------------- */
 
-static void refused(struct mc_weight *weight, const struct mc_quant_args *args, enum mc_code code, const char *text)
+static void refused(
+    struct mc_weight *weight, const struct mc_quant_args *args, enum mc_code code, const char *text)
 {
 	struct mc_quantized q;
 	struct mc_error err;
@@ -212,7 +237,8 @@ static void bad_weights_are_refused(void **state)
 {
 	float data[2 * 32];
 	struct mc_weight weight = {.dtype = MC_F32, .rows = 2, .cols = 32, .data = data};
-	struct mc_quant_args args = {.num_bits = 4, .symmetric = true, .strategy = MC_STRATEGY_GROUP, .group_size = 16};
+	struct mc_quant_args args = {
+	    .num_bits = 4, .symmetric = true, .strategy = MC_STRATEGY_GROUP, .group_size = 16};
 	static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
 	uint16_t half[32];
 
@@ -240,7 +266,8 @@ static void no_memory_is_said(void **state)
 {
 	float data[64] = {1};
 	struct mc_weight weight = {.dtype = MC_F32, .rows = 2, .cols = 32, .data = data};
-	struct mc_quant_args args = {.num_bits = 4, .strategy = MC_STRATEGY_GROUP, .group_size = 16};
+	struct mc_quant_args args = {
+	    .num_bits = 4, .strategy = MC_STRATEGY_GROUP, .group_size = 16};
 	struct mc_quantized q;
 	struct mc_error err;
 	uint64_t need = mc_rtn_bytes(&args, 2, 32);
@@ -252,7 +279,8 @@ static void no_memory_is_said(void **state)
 		mc_error_init(&err);
 		if (have > 0) {
 			assert_true(mc_arena_sub(&arena, have, "small", &small, &err));
-			assert_int_equal(mc_rtn(&weight, &args, "m", &small, &q, &err), have == need);
+			assert_int_equal(
+			    mc_rtn(&weight, &args, "m", &small, &q, &err), have == need);
 			assert_int_equal(err.code, have == need ? MC_OK : MC_NO_MEMORY);
 		}
 		mc_arena_rewind(&arena, mark);

@@ -1,8 +1,8 @@
 /*
  * test_scheme.c - the cases of tests/cases/scheme/, then presets, written configs and data needs
  *
- * A case is a modifier and either what is parsed of it, as config.json says it, or every problem with
- * its pointer and text. "unsupported": what the refusal of what cannot be computed yet says.
+ * A case is a modifier and either what is parsed of it, as config.json says it, or every problem
+ * with its pointer and text. "unsupported": what the refusal of what cannot be computed yet says.
  */
 #include "moecal/scheme.h"
 
@@ -10,25 +10,31 @@
 #include <unistd.h>
 
 #include "golden.h"
+#include "moecal/fault.h"
 
 #define CASES "tests/cases/scheme"
 
-static void expect_problems(const char *file, const struct mc_json *expected, const struct mc_problems *found)
+static void expect_problems(
+    const char *file, const struct mc_json *expected, const struct mc_problems *found)
 {
 	for (size_t i = 0; i < found->count || i < mc_json_size(expected); i++) {
 		const struct mc_json *want = mc_json_at(expected, i);
-		const char *pointer = want == NULL ? "nothing" : mc_json_string(mc_json_get(want, "pointer"), NULL);
-		const char *text = want == NULL ? "" : mc_json_string(mc_json_get(want, "text"), NULL);
+		const char *pointer =
+		    want == NULL ? "nothing" : mc_json_string(mc_json_get(want, "pointer"), NULL);
+		const char *text =
+		    want == NULL ? "" : mc_json_string(mc_json_get(want, "text"), NULL);
 		if (i >= found->count)
 			fail_msg("%s: lacks %s: %s", file, pointer, text);
-		if (strcmp(pointer, found->items[i].pointer) != 0 || strcmp(text, found->items[i].text) != 0)
-			fail_msg("%s: problem %zu is\n%s: %s\nneeded\n%s: %s", file, i, found->items[i].pointer,
-			    found->items[i].text, pointer, text);
+		if (strcmp(pointer, found->items[i].pointer) != 0 ||
+		    strcmp(text, found->items[i].text) != 0)
+			fail_msg("%s: problem %zu is\n%s: %s\nneeded\n%s: %s", file, i,
+			    found->items[i].pointer, found->items[i].text, pointer, text);
 	}
 	assert_int_equal(found->total, mc_json_size(expected));
 }
 
-static void same_json(const char *file, const char *what, const struct mc_json *want, const struct mc_json *have)
+static void same_json(
+    const char *file, const char *what, const struct mc_json *want, const struct mc_json *have)
 {
 	struct mc_buf a, b;
 	struct mc_error err;
@@ -38,7 +44,8 @@ static void same_json(const char *file, const char *what, const struct mc_json *
 	mc_error_init(&err);
 	mc_buf_init(&a, 1u << 20);
 	mc_buf_init(&b, 1u << 20);
-	assert_true(mc_json_write(want, MC_JSON_SORTED, &a, &err) && mc_json_write(have, MC_JSON_SORTED, &b, &err));
+	assert_true(mc_json_write(want, MC_JSON_SORTED, &a, &err) &&
+		    mc_json_write(have, MC_JSON_SORTED, &b, &err));
 	fail_msg("%s: %s is\n%s\nneeded\n%s", file, what, mc_buf_text(&b), mc_buf_text(&a));
 }
 
@@ -51,7 +58,8 @@ static void written_and_read(const char *file, const struct mc_quant_config *con
 
 	mc_error_init(&err);
 	for (size_t i = 0; i < config->count; i++)
-		assert_true(mc_json_set(groups, config->schemes[i].name, mc_scheme_json(&config->schemes[i], &err), &err));
+		assert_true(mc_json_set(groups, config->schemes[i].name,
+		    mc_scheme_json(&config->schemes[i], &err), &err));
 	assert_true(mc_json_set(json, "config_groups", groups, &err));
 	assert_true(mc_json_set(json, "ignore", mc_json_new_null(), &err));
 	assert_true(mc_json_set(json, "run_compressed", mc_json_new_bool(true), &err));
@@ -60,16 +68,19 @@ static void written_and_read(const char *file, const struct mc_quant_config *con
 	assert_int_equal(back.count, config->count);
 	for (size_t i = 0; i < config->count; i++) {
 		struct mc_json *again = mc_scheme_json(&back.schemes[i], &err);
-		same_json(file, "what was read back", mc_json_get(groups, config->schemes[i].name), again);
+		same_json(file, "what was read back", mc_json_get(groups, config->schemes[i].name),
+		    again);
 		mc_json_free(again);
 	}
 	mc_quant_config_release(&back);
 	mc_json_free(json);
 }
 
-static void expect_parsed(const char *file, const struct mc_json *expected, const struct mc_quant_config *config)
+static void expect_parsed(
+    const char *file, const struct mc_json *expected, const struct mc_quant_config *config)
 {
-	const struct mc_json *groups = mc_json_get(expected, "groups"), *ignore = mc_json_get(expected, "ignore");
+	const struct mc_json *groups = mc_json_get(expected, "groups"),
+			     *ignore = mc_json_get(expected, "ignore");
 	const struct mc_json *unsupported = mc_json_get(expected, "unsupported");
 	struct mc_error err;
 	bool supported = true;
@@ -91,7 +102,8 @@ static void expect_parsed(const char *file, const struct mc_json *expected, cons
 		assert_string_equal(config->ignore[i], mc_json_string(mc_json_at(ignore, i), NULL));
 	struct mc_error json_err;
 	mc_error_init(&json_err);
-	struct mc_json *kv = mc_quant_args_json(config->has_kv_cache ? &config->kv_cache : NULL, &json_err);
+	struct mc_json *kv =
+	    mc_quant_args_json(config->has_kv_cache ? &config->kv_cache : NULL, &json_err);
 	same_json(file, "kv_cache_scheme", mc_json_get(expected, "kv_cache_scheme"), kv);
 	mc_json_free(kv);
 	if (unsupported == NULL && !supported)
@@ -190,7 +202,9 @@ static void needs_data(void **state)
 	    {"{\"scheme\": \"W4A16\", \"weight_observer\": \"imatrix_mse\"}", true},
 	    {"{\"scheme\": \"W4A16\", \"weight_observer\": \"Imatrix_mse\"}", false},
 	    {"{\"scheme\": \"W4A16\", \"weight_observer\": \"mse\"}", false},
-	    {"{\"config_groups\": {\"g\": {\"targets\": [], \"weights\": {}, \"output_activations\": {}}}}", true},
+	    {"{\"config_groups\": {\"g\": {\"targets\": [], \"weights\": {}, "
+	     "\"output_activations\": {}}}}",
+		true},
 	};
 
 	(void)state;
@@ -200,7 +214,8 @@ static void needs_data(void **state)
 		struct mc_error err;
 		mc_error_init(&err);
 		mc_problems_init(&problems);
-		struct mc_json *json = mc_json_parse(rows[i].modifier, strlen(rows[i].modifier), "", &err);
+		struct mc_json *json =
+		    mc_json_parse(rows[i].modifier, strlen(rows[i].modifier), "", &err);
 		assert_non_null(json);
 		assert_true(mc_quant_config_parse(&config, json, "", &problems, &err));
 		assert_int_equal(problems.total, 0);
@@ -212,16 +227,22 @@ static void needs_data(void **state)
 	}
 }
 
-/* An older checkpoint's: no format a group, no scale_dtype, an ordering that is gone, unknown keys. */
+/* An older checkpoint's: no format a group, no scale_dtype, an ordering that is gone, unknown keys.
+ */
 static void older_configs(void **state)
 {
-	static const char text[] = "{\"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"], \"extra\": 1,"
-	    "\"weights\": {\"num_bits\": 4, \"type\": \"float\", \"strategy\": \"tensor_group\", \"group_size\": 16,"
+	static const char text[] =
+	    "{\"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"], \"extra\": 1,"
+	    "\"weights\": {\"num_bits\": 4, \"type\": \"float\", \"strategy\": \"tensor_group\", "
+	    "\"group_size\": 16,"
 	    "\"observer\": \"something_old\", \"old\": true, \"observer_kwargs\": null}},"
-	    "\"group_1\": {\"targets\": [\"x\"], \"weights\": {\"num_bits\": 4, \"group_size\": 128,"
+	    "\"group_1\": {\"targets\": [\"x\"], \"weights\": {\"num_bits\": 4, \"group_size\": "
+	    "128,"
 	    "\"actorder\": \"group\", \"symmetric\": false}}},"
-	    "\"format\": \"naive-quantized\", \"run_compressed\": false, \"kv_cache_scheme\": null}";
-	static const char bad[] = "{\"config_groups\": {\"g\": {\"targets\": [\"a\"], \"weights\": {\"num_bits\": []}}}}";
+	    "\"format\": \"naive-quantized\", \"run_compressed\": false, \"kv_cache_scheme\": "
+	    "null}";
+	static const char bad[] =
+	    "{\"config_groups\": {\"g\": {\"targets\": [\"a\"], \"weights\": {\"num_bits\": []}}}}";
 	struct mc_quant_config config;
 	struct mc_error err;
 
@@ -247,6 +268,42 @@ static void older_configs(void **state)
 	assert_int_equal(err.code, MC_CORRUPT);
 }
 
+#ifdef MC_FAULTS
+/* Whichever allocation fails: NO_MEMORY, nothing lost, nothing freed twice. */
+static void out_of_memory(void **state)
+{
+	static const char *const files[] = {"mixed-nvfp4-fp8", "scheme-map", "preset-fp8",
+	    "kv-fp8-attn-head", "preset-named-group", "bad-patterns"};
+
+	(void)state;
+	for (size_t f = 0; f < sizeof files / sizeof files[0]; f++) {
+		char path[256];
+		snprintf(path, sizeof path, CASES "/%s.json", files[f]);
+		struct mc_json *json = golden_json(path);
+		bool done = false;
+		long n = 1;
+		for (; !done && n < 1000; n++) {
+			struct mc_quant_config config;
+			struct mc_problems problems;
+			struct mc_error err;
+			mc_error_init(&err);
+			mc_problems_init(&problems);
+			mc_fault_arm("alloc", n);
+			done = mc_quant_config_parse(
+			    &config, mc_json_get(json, "modifier"), "", &problems, &err);
+			mc_fault_disarm();
+			assert_int_equal(err.code, done ? MC_OK : MC_NO_MEMORY);
+			/* a list of problems that could not be kept is still counted */
+			done = done && problems.count == problems.total;
+			mc_quant_config_release(&config);
+			mc_problems_release(&problems);
+		}
+		assert_true(done && n > 2);
+		mc_json_free(json);
+	}
+}
+#endif
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -254,6 +311,9 @@ int main(void)
 	    cmocka_unit_test(presets),
 	    cmocka_unit_test(needs_data),
 	    cmocka_unit_test(older_configs),
+#ifdef MC_FAULTS
+	    cmocka_unit_test(out_of_memory),
+#endif
 	};
 	return cmocka_run_group_tests_name("scheme", tests, NULL, NULL);
 }

@@ -1,0 +1,277 @@
+/*
+ * dataset.c - from files to calibration sequences: kinds, choice, cutting, joining
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dataset_parts.h"
+
+#include "moecal/alloc.h"
+#include "moecal/file.h"
+#include "moecal/sha256.h"
+
+#define MAX_TEXT ((size_t)256 << 20)
+#define MAX_TOKENS ((uint64_t)1 << 34)
+
+/* --- samples ---------------------------------------------------------------------------------- */
+
+static bool reserve_sample(struct mc_samples *s, struct mc_error *err)
+{
+	return mc_grow((void **)&s->start, &s->capacity, s->count + 2, sizeof *s->start, "samples", err);
+}
+
+/* Ends the sample whose ids were appended since the last one; one without ids is counted and left out. */
+static void end_sample(struct mc_samples *s)
+{
+	uint64_t limit = s->start[s->count] + s->options->max_seq_length;
+
+	s->read++;
+	if (!s->options->concatenate && s->ids.count > limit)
+		s->ids.count = limit;
+	if (s->ids.count == s->start[s->count]) {
+		s->empty++;
+		return;
+	}
+	s->start[++s->count] = s->ids.count;
+}
+
+bool mc_samples_add_ids(struct mc_samples *s, const int64_t *ids, size_t count, const char *where, struct mc_error *err)
+{
+	if (!reserve_sample(s, err) || !mc_grow((void **)&s->ids.ids, &s->ids.capacity, s->ids.count + count, sizeof *s->ids.ids, "token ids", err))
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		if (ids[i] < 0 || (uint64_t)ids[i] >= s->options->vocab_size)
+			return mc_fail(err, MC_INVALID, where, "token id %lld at position %zu is outside the vocabulary of %llu",
+			    (long long)ids[i], i, (unsigned long long)s->options->vocab_size);
+		s->ids.ids[s->ids.count++] = (uint32_t)ids[i];
+	}
+	end_sample(s);
+	return s->ids.count <= MAX_TOKENS || mc_fail(err, MC_INVALID, s->path, "more than %llu tokens", (unsigned long long)MAX_TOKENS);
+}
+
+bool mc_samples_add_text(struct mc_samples *s, const char *text, size_t length, const char *where, struct mc_error *err)
+{
+	size_t before = s->ids.count;
+
+	if (s->tokenizer == NULL)
+		return mc_fail(err, MC_INVALID, where, "holds text, but there is no tokenizer to read it with");
+	/* a sample of no text is no sample, whatever special tokens would be added to it */
+	if (!reserve_sample(s, err) || (length > 0 && !mc_tokenizer_encode(s->tokenizer, text, length, s->options->add_special, true, &s->ids, err)))
+		return false;
+	for (size_t i = before; i < s->ids.count; i++)
+		if (s->ids.ids[i] >= s->options->vocab_size)
+			return mc_fail(err, MC_INVALID, where, "the tokenizer gives id %u, the model's vocabulary has %llu", s->ids.ids[i],
+			    (unsigned long long)s->options->vocab_size);
+	end_sample(s);
+	return s->ids.count <= MAX_TOKENS || mc_fail(err, MC_INVALID, s->path, "more than %llu tokens", (unsigned long long)MAX_TOKENS);
+}
+
+/* --- kinds ------------------------------------------------------------------------------------ */
+
+static bool ends_with(const char *text, const char *ending)
+{
+	size_t n = strlen(text), m = strlen(ending);
+	return n >= m && strcmp(text + n - m, ending) == 0;
+}
+
+/* By magic, then by name. */
+static bool find_kind(int fd, const char *path, enum mc_dataset_kind *ret, struct mc_error *err)
+{
+	unsigned char head[16] = {0};
+	ssize_t n = pread(fd, head, sizeof head, 0);
+
+	if (n < 0)
+		return mc_fail(err, MC_IO, path, "cannot be read");
+	if (memcmp(head, "\x93NUMPY", 6) == 0)
+		*ret = MC_DATA_NPY;
+	else if (n >= 9 && head[8] == '{' && head[7] == 0 && head[6] == 0 && head[5] == 0)
+		*ret = MC_DATA_SAFETENSORS;
+	else if (ends_with(path, ".npy") || ends_with(path, ".safetensors"))
+		return mc_fail(err, MC_CORRUPT, path, "does not begin as such a file does");
+	else if (ends_with(path, ".txt") || ends_with(path, ".md"))
+		*ret = MC_DATA_TEXT;
+	else if (ends_with(path, ".jsonl") || ends_with(path, ".ndjson") || ends_with(path, ".json") || head[0] == '{')
+		*ret = MC_DATA_JSONL;
+	else
+		return mc_fail(err, MC_UNSUPPORTED, path, "is no kind of data that is known: .jsonl, .txt, .npy or .safetensors");
+	return true;
+}
+
+static bool read_text_file(struct mc_samples *s, int fd, struct mc_error *err)
+{
+	struct mc_buf text;
+
+	mc_buf_init(&text, MAX_TEXT);
+	bool ok = mc_file_read_all(fd, s->path, &text, err) && mc_samples_add_text(s, mc_buf_text(&text), text.length, s->path, err);
+	mc_buf_release(&text);
+	return ok;
+}
+
+static bool read_source(struct mc_samples *s, const struct mc_dataset_source *source, const struct mc_roots *roots, struct mc_error *err)
+{
+	enum mc_dataset_kind kind;
+	bool ok = false;
+	int fd;
+
+	s->path = source->path;
+	s->left = source->num_samples > 0 ? source->num_samples : UINT64_MAX;
+	if (!mc_root_open(roots, source->path, &fd, err))
+		return false;
+	if (!find_kind(fd, source->path, &kind, err)) {
+		close(fd);
+		return false;
+	}
+	switch (kind) {
+	case MC_DATA_JSONL:
+		ok = mc_read_jsonl(s, fd, source->text_column != NULL ? source->text_column : "text", err);
+		break;
+	case MC_DATA_TEXT:
+		ok = read_text_file(s, fd, err);
+		break;
+	case MC_DATA_NPY:
+		ok = mc_read_npy(s, fd, err);
+		break;
+	case MC_DATA_SAFETENSORS:
+		return mc_read_id_tensor(s, fd, err); /* takes the descriptor over */
+	}
+	close(fd);
+	return ok;
+}
+
+/* --- choosing --------------------------------------------------------------------------------- */
+
+/* splitmix64: small, the same everywhere, good enough to shuffle. Source: Steele, Lea, Flood (2014). */
+static uint64_t next_random(uint64_t *state)
+{
+	uint64_t z = *state += 0x9e3779b97f4a7c15u;
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+/* Fisher-Yates; the remainder's bias is below 2^-30 for any number of samples that fits in memory. */
+static void shuffle(size_t *order, size_t count, uint64_t seed)
+{
+	for (size_t i = count; i > 1; i--) {
+		size_t j = next_random(&seed) % i, swap = order[i - 1];
+		order[i - 1] = order[j];
+		order[j] = swap;
+	}
+}
+
+static void append(struct mc_dataset *d, const uint32_t *ids, uint64_t count)
+{
+	memcpy(d->ids + d->tokens, ids, count * sizeof *ids);
+	d->tokens += count;
+	d->start[++d->sequences] = d->tokens;
+}
+
+static void take_samples(struct mc_dataset *d, const struct mc_samples *s, const size_t *order, uint64_t most)
+{
+	for (size_t i = 0; i < s->count && d->sequences < most; i++)
+		append(d, s->ids.ids + s->start[order[i]], s->start[order[i] + 1] - s->start[order[i]]);
+}
+
+/* Everything joined in order and cut into whole chunks; the tail is dropped. */
+static bool take_chunks(struct mc_dataset *d, const struct mc_samples *s, const size_t *order, uint64_t most, struct mc_error *err)
+{
+	uint64_t chunk = s->options->max_seq_length;
+	uint32_t *joined = mc_alloc(s->ids.count, sizeof *joined, "joined samples", err);
+	uint64_t total = 0;
+
+	if (joined == NULL)
+		return false;
+	for (size_t i = 0; i < s->count; i++) {
+		uint64_t n = s->start[order[i] + 1] - s->start[order[i]];
+		memcpy(joined + total, s->ids.ids + s->start[order[i]], n * sizeof *joined);
+		total += n;
+	}
+	for (uint64_t at = 0; total - at >= chunk && d->sequences < most; at += chunk)
+		append(d, joined + at, chunk);
+	free(joined);
+	return d->sequences > 0
+	    || mc_fail(err, MC_INVALID, s->path, "the samples have %llu tokens together, one chunk needs %llu", (unsigned long long)total,
+		(unsigned long long)chunk);
+}
+
+static bool choose(struct mc_dataset *d, const struct mc_samples *s, struct mc_error *err)
+{
+	const struct mc_dataset_options *o = s->options;
+	uint64_t most = o->num_samples > 0 ? o->num_samples : UINT64_MAX;
+	size_t *order = mc_alloc(s->count, sizeof *order, "order of samples", err);
+	/* a chunk has at least one token, so there are never more of them than tokens */
+	size_t sequences = o->concatenate ? s->ids.count / o->max_seq_length + 1 : s->count;
+
+	d->ids = mc_alloc(s->ids.count, sizeof *d->ids, "token ids", err);
+	d->start = mc_alloc(sequences + 1, sizeof *d->start, "sequences", err);
+	bool ok = order != NULL && d->ids != NULL && d->start != NULL;
+	for (size_t i = 0; ok && i < s->count; i++)
+		order[i] = i;
+	if (ok && o->shuffle)
+		shuffle(order, s->count, o->seed);
+	if (ok && o->concatenate)
+		ok = take_chunks(d, s, order, most, err);
+	else if (ok)
+		take_samples(d, s, order, most);
+	free(order);
+	return ok;
+}
+
+bool mc_dataset_load(struct mc_dataset *dataset, const struct mc_dataset_source *sources, size_t sources_count,
+    const struct mc_dataset_options *options, const struct mc_roots *roots, struct mc_tokenizer *tokenizer, struct mc_error *err)
+{
+	struct mc_samples samples = {.options = options, .tokenizer = tokenizer, .path = "dataset"};
+	bool ok = true;
+
+	*dataset = (struct mc_dataset){0};
+	mc_assert(options->max_seq_length > 0);
+	for (size_t i = 0; ok && i < sources_count; i++)
+		ok = read_source(&samples, &sources[i], roots, err);
+	if (ok && samples.read == 0)
+		ok = mc_fail(err, MC_INVALID, samples.path, "has no samples");
+	if (ok && samples.count == 0)
+		ok = mc_fail(err, MC_INVALID, samples.path, "none of the %llu samples yields a token", (unsigned long long)samples.read);
+	ok = ok && choose(dataset, &samples, err);
+	dataset->samples_read = samples.read;
+	dataset->empty_samples = samples.empty;
+	mc_ids_release(&samples.ids);
+	free(samples.start);
+	if (!ok)
+		mc_dataset_release(dataset);
+	return ok;
+}
+
+void mc_dataset_release(struct mc_dataset *dataset)
+{
+	free(dataset->ids);
+	free(dataset->start);
+	*dataset = (struct mc_dataset){0};
+}
+
+bool mc_dataset_holds_ids(const char *path, const struct mc_roots *roots, bool *ret_holds, struct mc_error *err)
+{
+	enum mc_dataset_kind kind;
+	int fd;
+
+	if (!mc_root_open(roots, path, &fd, err))
+		return false;
+	bool ok = find_kind(fd, path, &kind, err);
+	if (ok && kind == MC_DATA_JSONL)
+		ok = mc_jsonl_holds_ids(fd, path, ret_holds, err);
+	else if (ok)
+		*ret_holds = kind != MC_DATA_TEXT;
+	close(fd);
+	return ok;
+}
+
+bool mc_dataset_digest(const char *path, const struct mc_roots *roots, char ret_hex[65], uint64_t *ret_bytes, struct mc_error *err)
+{
+	int fd;
+
+	if (!mc_root_open(roots, path, &fd, err))
+		return false;
+	bool ok = mc_sha256_fd(fd, path, ret_hex, ret_bytes, err);
+	close(fd);
+	return ok;
+}

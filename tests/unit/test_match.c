@@ -1,0 +1,229 @@
+/*
+ * test_match.c - targets and ignore: the reference's results on a small MoE, then single rules
+ */
+#include "moecal/match.h"
+
+#include <unistd.h>
+
+#include "golden.h"
+
+#define EXPERTS 8
+
+struct model {
+	size_t count;
+	struct mc_match_module modules[160];
+	char names[160][64];
+};
+
+static void MC_PRINTF(4, 5)
+    add(struct model *model, const char *class_name, bool quantizable, const char *fmt, ...)
+{
+	char *name = model->names[model->count];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(name, sizeof model->names[0], fmt, args);
+	va_end(args);
+	model->modules[model->count++] = (struct mc_match_module){name, class_name, quantizable};
+}
+
+/* The modules that matching.json lists, and those around them. */
+static void make_model(struct model *model)
+{
+	static const char *const attention[] = {"q_proj", "k_proj", "v_proj", "o_proj"};
+	static const char *const expert[] = {"up_proj", "gate_proj", "down_proj"};
+
+	model->count = 0;
+	add(model, "Embedding", true, "model.embed_tokens");
+	for (int l = 0; l < 2; l++) {
+		add(model, "Qwen3MoeDecoderLayer", false, "model.layers.%d", l);
+		add(model, "Qwen3MoeAttention", false, "model.layers.%d.self_attn", l);
+		for (size_t i = 0; i < 4; i++)
+			add(model, "Linear", true, "model.layers.%d.self_attn.%s", l, attention[i]);
+		add(model, "Qwen3MoeSparseMoeBlock", false, "model.layers.%d.mlp", l);
+		add(model, "Qwen3MoeTopKRouter", false, "model.layers.%d.mlp.gate", l);
+		for (int e = 0; e < (l == 0 ? EXPERTS : 1); e++)
+			for (size_t i = 0; i < 3; i++)
+				add(model, "Linear", true, "model.layers.%d.mlp.experts.%d.%s", l,
+				    e, expert[i]);
+	}
+	add(model, "Linear", true, "lm_head");
+}
+
+struct config {
+	struct mc_quant_config config;
+	struct mc_scheme schemes[4];
+	char *lists[5][8];
+};
+
+static void strings(char **list, size_t *count, const struct mc_json *from)
+{
+	*count = mc_json_size(from);
+	assert_true(*count <= 8);
+	for (size_t i = 0; i < *count; i++)
+		list[i] = (char *)mc_json_string(mc_json_at(from, i), NULL);
+}
+
+/* One group a number of bits, in the order of the file. */
+static void make_config(struct config *c, const struct mc_json *entry)
+{
+	const struct mc_json *targets = mc_json_get(entry, "targets");
+	const char *bits;
+
+	*c = (struct config){
+	    .config = {
+		.count = mc_json_size(targets), .schemes = c->schemes, .ignore = c->lists[4]}};
+	assert_true(c->config.count <= 4);
+	for (size_t i = 0; i < c->config.count; i++) {
+		strings(
+		    c->lists[i], &c->schemes[i].targets_count, mc_json_member(targets, i, &bits));
+		c->schemes[i].targets = c->lists[i];
+		c->schemes[i].weights.num_bits = (unsigned)atoi(bits);
+	}
+	strings(c->lists[4], &c->config.ignore_count, mc_json_get(entry, "ignore"));
+}
+
+static void count_unmatched(void *ctx, const char *target)
+{
+	(void)target;
+	++*(size_t *)ctx;
+}
+
+static void matching_is_the_references(void **state)
+{
+	struct mc_json *json = golden_json("tests/golden/matching.json");
+	const struct mc_json *list = mc_json_get(json, "cases");
+	static struct model model;
+
+	(void)state;
+	make_model(&model);
+	assert_true(mc_json_size(list) >= 15);
+	for (size_t i = 0; i < mc_json_size(list); i++) {
+		const struct mc_json *entry = mc_json_at(list, i),
+				     *matched = mc_json_get(entry, "matched");
+		size_t scheme[160], unmatched = 0, found = 0;
+		struct config c;
+		struct mc_error err;
+		mc_error_init(&err);
+		make_config(&c, entry);
+		if (!mc_match_schemes(&c.config, model.modules, model.count, scheme,
+			count_unmatched, &unmatched, &err))
+			fail_msg("case %zu: %s", i, err.text);
+		for (size_t m = 0; m < model.count; m++) {
+			const struct mc_json *want = mc_json_get(matched, model.names[m]);
+			unsigned bits =
+			    scheme[m] == MC_NO_SCHEME ? 0 : c.schemes[scheme[m]].weights.num_bits;
+			if (bits != (want == NULL ? 0 : mc_json_integer(want)))
+				fail_msg("case %zu: %s has %u bits", i, model.names[m], bits);
+			found += bits != 0;
+		}
+		assert_int_equal(found, mc_json_size(matched));
+		/* a target without a module is told, also where the reference stops with an error
+		 */
+		if (found == 0 && c.config.ignore_count == 0)
+			assert_int_equal(unmatched, 1);
+	}
+	mc_json_free(json);
+}
+
+struct told {
+	size_t count;
+	const char *targets[8];
+};
+
+static void tell(void *ctx, const char *target)
+{
+	struct told *told = ctx;
+	told->targets[told->count++] = target;
+}
+
+static void unmatched_targets_are_told_once(void **state)
+{
+	static char *targets[] = {(char *)"Conv", (char *)"re:.*up$", (char *)"up", (char *)"Conv",
+	    (char *)"Module"},
+		    *ignore[] = {(char *)"up"};
+	struct mc_scheme scheme = {.targets = targets, .targets_count = 5};
+	struct mc_quant_config config = {
+	    .count = 1, .schemes = &scheme, .ignore = ignore, .ignore_count = 1};
+	const struct mc_match_module modules[] = {
+	    {"a", "Linear", true}, {"up", NULL, true}, {"c", "Conv", false}};
+	struct told told = {0};
+	struct mc_error err;
+	size_t result[3];
+
+	(void)state;
+	mc_error_init(&err);
+	assert_true(mc_match_schemes(&config, modules, 3, result, tell, &told, &err));
+	assert_int_equal(
+	    told.count, 1); /* "up" matched, although it is ignored; no Conv can be quantized */
+	assert_string_equal(told.targets[0], "Conv");
+	assert_int_equal(result[0], 0);
+	assert_true(result[1] == MC_NO_SCHEME && result[2] == MC_NO_SCHEME);
+	assert_true(mc_match_schemes(&config, modules, 3, result, NULL, NULL, &err));
+	config.count = 0;
+	assert_true(mc_match_schemes(&config, modules, 3, result, tell, &told, &err));
+	assert_true(result[0] == MC_NO_SCHEME);
+}
+
+static void any_of_a_list(void **state)
+{
+	static char *patterns[] = {
+	    (char *)"lm_head", (char *)"re:model\\.layers\\.[02]\\.", (char *)"Embedding"};
+	static const struct {
+		struct mc_match_module module;
+		bool matches;
+	} rows[] = {
+	    {{"lm_head", "Linear", true}, true},
+	    {{"lm_head.x", "Linear", true}, false},
+	    {{"model.layers.0.mlp", "Linear", true}, true},
+	    {{"model.layers.1.mlp", "Linear", true}, false},
+	    {{"x.model.layers.0.", "Linear", true}, false},
+	    {{"model.layers.0.\xff\xfe", "Linear", true}, true},
+	    {{"e", "Embedding", true}, true},
+	    {{"re:model\\.layers\\.[02]\\.", "Linear", true}, false},
+	};
+	struct mc_error err;
+
+	(void)state;
+	mc_error_init(&err);
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		bool matched;
+		assert_true(mc_match_any(patterns, 3, &rows[i].module, &matched, &err));
+		assert_int_equal(matched, rows[i].matches);
+	}
+}
+
+static void bad_patterns_are_named(void **state)
+{
+	static char *bad[] = {(char *)"re:a(b"}, *slow[] = {(char *)"re:(a+)+(a+)+(a+)+(a+)+$"};
+	const struct mc_match_module module = {
+	    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "Linear", true};
+	struct mc_error err;
+	bool matched;
+
+	(void)state;
+	mc_error_init(&err);
+	assert_true(mc_match_check("a(b", &err));
+	assert_true(mc_match_check("re:.*", &err));
+	assert_false(mc_match_check("re:a(b", &err));
+	assert_int_equal(err.code, MC_INVALID);
+	assert_non_null(strstr(err.text, "'re:a(b' is not a valid pattern"));
+	mc_error_init(&err);
+	assert_false(mc_match_any(bad, 1, &module, &matched, &err));
+	assert_int_equal(err.code, MC_INVALID);
+	mc_error_init(&err);
+	assert_false(mc_match_any(slow, 1, &module, &matched, &err));
+	assert_int_equal(err.code, MC_INVALID);
+	assert_non_null(strstr(err.text, "takes too long"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(matching_is_the_references),
+	    cmocka_unit_test(unmatched_targets_are_told_once),
+	    cmocka_unit_test(any_of_a_list),
+	    cmocka_unit_test(bad_patterns_are_named),
+	};
+	return cmocka_run_group_tests_name("match", tests, NULL, NULL);
+}
