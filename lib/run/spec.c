@@ -115,7 +115,7 @@ static void read_source_object(struct context *c, const struct mc_json *value, c
 		else if (strcmp(key, "num_samples") == 0 && !mc_json_is_null(member))
 			read_count(c, member, child, 1, INT64_MAX, &source->num_samples);
 		else if (strcmp(key, "text_column") != 0 && strcmp(key, "num_samples") != 0)
-			mc_problems_add_unknown_key(c->problems, child, key, known, 3);
+			mc_problems_add_unknown_key(c->problems, pointer, key, known, 3);
 	}
 	if (mc_json_get(value, "path") == NULL)
 		mc_problems_add(c->problems, mc_pointer_join(child, pointer, "path"), "is required");
@@ -186,7 +186,7 @@ static void read_policy(struct context *c, const struct mc_json *value, const ch
 		const char *key;
 		mc_json_member(value, i, &key);
 		if (strcmp(key, "mode") != 0)
-			mc_problems_add_unknown_key(c->problems, mc_pointer_join(child, pointer, key), key, known, 1);
+			mc_problems_add_unknown_key(c->problems, pointer, key, known, 1);
 	}
 	mc_pointer_join(child, pointer, "mode");
 	if (mc_json_get(value, "mode") == NULL)
@@ -351,12 +351,12 @@ const char *mc_spec_key(size_t index)
 	return index < ROWS ? rows[index].key : NULL;
 }
 
-static void unknown_key(struct context *c, const char *pointer, const char *key)
+static void unknown_key(struct context *c, const char *key)
 {
 	const char *known[ROWS];
 	for (size_t i = 0; i < ROWS; i++)
 		known[i] = rows[i].key;
-	mc_problems_add_unknown_key(c->problems, pointer, key, known, ROWS);
+	mc_problems_add_unknown_key(c->problems, "", key, known, ROWS);
 }
 
 static void read_members(struct context *c, const struct mc_json *json)
@@ -370,7 +370,7 @@ static void read_members(struct context *c, const struct mc_json *json)
 		while (r < ROWS && strcmp(rows[r].key, key) != 0)
 			r++;
 		if (r == ROWS)
-			unknown_key(c, pointer, key);
+			unknown_key(c, key);
 		else if (!rows[r].null_is_default || !mc_json_is_null(value))
 			rows[r].read(c, value, pointer);
 	}
