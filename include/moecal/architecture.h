@@ -11,6 +11,7 @@
 
 /* Module names as in the checkpoint, relative to nothing: full dotted names without ".weight". */
 struct mc_arch_names {
+	const char *model; /* the decoder without its head: "model" */
 	const char *embed, *final_norm, *lm_head;
 	const char *layer;      /* "model.layers.{l}" */
 	const char *attention;  /* "model.layers.{l}.self_attn" */

@@ -2,7 +2,7 @@
  * model.h - a checkpoint understood: its configuration and its named modules
  *
  * Modules stand in definition order, as the framework that wrote the checkpoint would walk them:
- * containers before their children. Opening claims every tensor of the checkpoint for a module and
+ * containers before their children, the first of them the whole model, whose name is "". Opening claims every tensor of the checkpoint for a module and
  * refuses what is left over, what is missing and what has another shape than config.json says.
  */
 #ifndef MC_MODEL_H
@@ -65,6 +65,7 @@ struct mc_model {
 	enum mc_dtype dtype;             /* of the linears; mixed ones: of the first q_proj */
 	size_t modules_count;
 	struct mc_module **modules;      /* owned, each replaceable by mc_model_set_module */
+	size_t *by_name;                 /* positions sorted by name, for mc_model_find; owned; may be NULL */
 	struct mc_layer_index *layers;   /* [config.layers]; owned */
 	size_t embed, final_norm, head;  /* head MC_NO_INDEX when tied */
 };
@@ -92,6 +93,8 @@ struct mc_module *mc_model_expert(const struct mc_model *model, size_t layer, si
 bool mc_model_read_weight(const struct mc_model *model, const struct mc_module *module,
     enum mc_dtype precision, struct mc_weight *ret, const struct mc_env *env, struct mc_error *err)
     MC_CHECKED;
+/* Arena bytes that mc_model_read_weight takes at most. */
+uint64_t mc_model_read_bytes(const struct mc_module *module, enum mc_dtype precision);
 /* A norm's weight as float32 [rows], rounded to precision first. Same errors. */
 bool mc_model_read_vector(const struct mc_model *model, const struct mc_module *module,
     enum mc_dtype precision, float **ret, const struct mc_env *env, struct mc_error *err) MC_CHECKED;

@@ -262,6 +262,10 @@ struct mc_json *mc_json_new_null(void)
 bool mc_json_set(
     struct mc_json *object, const char *key, struct mc_json *child, struct mc_error *err)
 {
+	if (!object) { /* it could not be made: the makers leave this one check to us */
+		mc_json_free(child);
+		return mc_fail(err, MC_NO_MEMORY, "JSON", "no memory for an object");
+	}
 	mc_assert(json_is_object(inner(object)) && child != object);
 	if (!child)
 		return mc_fail(err, MC_NO_MEMORY, key,
@@ -284,6 +288,10 @@ bool mc_json_set(
 
 bool mc_json_append(struct mc_json *array, struct mc_json *child, struct mc_error *err)
 {
+	if (!array) { /* it could not be made: the makers leave this one check to us */
+		mc_json_free(child);
+		return mc_fail(err, MC_NO_MEMORY, "JSON", "no memory for an array");
+	}
 	mc_assert(json_is_array(inner(array)) && child != array);
 	if (!child)
 		return mc_fail(err, MC_NO_MEMORY, "",

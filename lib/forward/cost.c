@@ -22,22 +22,25 @@ static uint64_t linear_bytes(size_t outputs, size_t inputs, unsigned workers)
 	return mc_plus(mc_times(workers, mc_times(mc_times(rows, cols), sizeof(float))), 64);
 }
 
-static uint64_t attention_bytes(const struct mc_model_config *config, size_t tokens, size_t longest,
-    unsigned workers)
+static uint64_t attention_bytes(
+    const struct mc_model_config *config, size_t tokens, size_t longest, unsigned workers)
 {
 	size_t group = mc_attention_group(tokens, longest), half = config->rotary.dims / 2;
 	size_t q = config->heads * config->head_dim, kv = config->kv_heads * config->head_dim;
 	size_t widest = q > config->hidden ? q : config->hidden;
-	uint64_t rows = mc_plus(mc_plus(floats(group, config->hidden), mc_times(2, floats(group, q))),
-	    mc_times(2, floats(group, kv)));
+	uint64_t rows =
+	    mc_plus(mc_plus(floats(group, config->hidden), mc_times(2, floats(group, q))),
+		mc_times(2, floats(group, kv)));
 	uint64_t tables = mc_plus(mc_times(2, floats(longest, half)), floats(half, 1));
 	uint64_t scores = mc_plus(mc_times(workers, floats(mc_attention_scratch(longest), 1)),
 	    mc_arena_cost(workers, sizeof(float *)));
 
-	return mc_plus(mc_plus(rows, tables), mc_plus(scores, linear_bytes(widest, widest, workers)));
+	return mc_plus(
+	    mc_plus(rows, tables), mc_plus(scores, linear_bytes(widest, widest, workers)));
 }
 
-static uint64_t ffn_bytes(const struct mc_model_config *config, bool is_moe, size_t tokens, unsigned workers)
+static uint64_t ffn_bytes(
+    const struct mc_model_config *config, bool is_moe, size_t tokens, unsigned workers)
 {
 	size_t chunk = mc_least(tokens, MC_FORWARD_CHUNK), experts = is_moe ? config->experts : 1;
 	size_t k = is_moe ? config->experts_per_token : 1;
@@ -46,7 +49,8 @@ static uint64_t ffn_bytes(const struct mc_model_config *config, bool is_moe, siz
 	/* Four arrays of choices, then the beginnings of the lists and where to go on in them. */
 	uint64_t lists = mc_plus(mc_times(4, mc_arena_cost(entries, sizeof(uint32_t))),
 	    mc_times(2, mc_arena_cost(experts + 1, sizeof(size_t))));
-	uint64_t router = mc_plus(floats(chunk, experts), linear_bytes(experts, config->hidden, workers));
+	uint64_t router =
+	    mc_plus(floats(chunk, experts), linear_bytes(experts, config->hidden, workers));
 	uint64_t pass = mc_expert_pass_bytes(config->hidden, width, tokens, k, workers);
 
 	return mc_plus(mc_plus(mc_times(2, floats(chunk, config->hidden)), lists),
@@ -75,7 +79,8 @@ double mc_forward_flops(const struct mc_model *model, size_t layer, size_t token
 	double each = D * (q + 2 * kv) + q * D;
 
 	if (is_moe_layer(model, layer)) {
-		double F = (double)config->expert_intermediate, k = (double)config->experts_per_token;
+		double F = (double)config->expert_intermediate,
+		       k = (double)config->experts_per_token;
 		double E = (double)config->experts;
 		each += D * E + 2 * D * F * (all ? E : k) + D * F * k;
 	} else {

@@ -9,7 +9,8 @@
 #include "moecal/linalg.h"
 #include "moecal/ops.h"
 
-/* --- embedding --------------------------------------------------------------------------------- */
+/* --- embedding ---------------------------------------------------------------------------------
+ */
 
 /* Rows of an item: each is read from the file, so that the whole table is never in memory. */
 #define EMBED_ROWS 64u
@@ -25,7 +26,8 @@ struct embed {
 	const struct mc_env *env;
 };
 
-static bool embed_token(const struct embed *job, size_t token, unsigned char *stored, struct mc_error *err)
+static bool embed_token(
+    const struct embed *job, size_t token, unsigned char *stored, struct mc_error *err)
 {
 	const struct mc_module *m = job->module;
 	uint32_t id = job->batch->ids[token];
@@ -37,8 +39,8 @@ static bool embed_token(const struct embed *job, size_t token, unsigned char *st
 		return mc_fail(err, MC_INVALID, where,
 		    "token id %u is outside the model's vocabulary of %zu", id, m->rows);
 	}
-	if (!mc_checkpoint_read(&job->model->checkpoint, m->weight, m->weight_offset + id * job->row_bytes,
-		job->row_bytes, stored, err))
+	if (!mc_checkpoint_read(&job->model->checkpoint, m->weight,
+		m->weight_offset + id * job->row_bytes, job->row_bytes, stored, err))
 		return false;
 	mc_widen(m->weight->entry->dtype, stored, row, m->cols);
 	if (mc_dtype_is_weight(job->precision)) {
@@ -66,23 +68,29 @@ static bool embed_item(void *ctx, size_t item, unsigned worker, struct mc_error 
 	return true;
 }
 
-bool mc_forward_embed(const struct mc_model *model, const struct mc_batch *batch, enum mc_dtype precision,
-    float *hidden, const struct mc_env *env, struct mc_error *err)
+bool mc_forward_embed(const struct mc_model *model, const struct mc_batch *batch,
+    enum mc_dtype precision, float *hidden, const struct mc_env *env, struct mc_error *err)
 {
 	const struct mc_module *module = model->modules[model->embed];
 	size_t mark = mc_arena_mark(env->arena), workers = mc_pool_workers(env->pool);
-	struct embed job = {.model = model, .module = module, .batch = batch, .precision = precision,
-	    .hidden = hidden, .row_bytes = module->cols * mc_dtype_bits(module->weight->entry->dtype) / 8,
+	struct embed job = {.model = model,
+	    .module = module,
+	    .batch = batch,
+	    .precision = precision,
+	    .hidden = hidden,
+	    .row_bytes = module->cols * mc_dtype_bits(module->weight->entry->dtype) / 8,
 	    .env = env};
 
-	job.stored = mc_arena_alloc(env->arena, workers * module->cols, sizeof(float), "embedding rows", err);
-	bool ok = job.stored != NULL
-	    && mc_pool_run(env->pool, mc_blocks(batch->tokens, EMBED_ROWS), embed_item, &job, err);
+	job.stored = mc_arena_alloc(
+	    env->arena, workers * module->cols, sizeof(float), "embedding rows", err);
+	bool ok = job.stored != NULL && mc_pool_run(env->pool, mc_blocks(batch->tokens, EMBED_ROWS),
+					    embed_item, &job, err);
 	mc_arena_rewind(env->arena, mark);
 	return ok;
 }
 
-/* --- layer ------------------------------------------------------------------------------------- */
+/* --- layer -------------------------------------------------------------------------------------
+ */
 
 struct ffn {
 	const struct mc_layer *layer;
@@ -96,15 +104,21 @@ static bool moe_forward(const struct ffn *f, size_t first, size_t tokens, struct
 {
 	const struct mc_model *model = f->layer->model;
 	const struct mc_module *module = model->modules[model->layers[f->layer->index].moe];
-	struct mc_moe_call call = {.layer = f->layer, .batch = f->batch, .first_token = first,
-	    .tokens = tokens, .x = f->x, .out = f->out, .tap = f->tap};
+	struct mc_moe_call call = {.layer = f->layer,
+	    .batch = f->batch,
+	    .first_token = first,
+	    .tokens = tokens,
+	    .x = f->x,
+	    .out = f->out,
+	    .tap = f->tap};
 
 	if (module->behaviour != NULL)
 		return module->behaviour->forward(module, &call, f->env, err);
 	return mc_moe_forward(&call, false, f->env, err);
 }
 
-static bool ffn_chunk(const struct ffn *f, size_t first, size_t tokens, float *hidden, struct mc_error *err)
+static bool ffn_chunk(
+    const struct ffn *f, size_t first, size_t tokens, float *hidden, struct mc_error *err)
 {
 	const struct mc_layer *layer = f->layer;
 	const struct mc_model_config *config = &layer->model->config;
@@ -112,11 +126,13 @@ static bool ffn_chunk(const struct ffn *f, size_t first, size_t tokens, float *h
 	size_t width = config->hidden;
 
 	hidden += first * width;
-	return mc_norm_rows(hidden, tokens, width, layer->ffn_norm, config->norm_eps, f->x, f->env, err)
-	    && (is_moe ? moe_forward(f, first, tokens, err)
-		       : mc_dense_forward(layer, f->x, f->out, tokens, first, f->tap, f->env, err))
-	    && mc_add_residual(f->out, tokens, width, hidden, layer->index,
-		is_moe ? "the experts" : "the dense block", first, f->env, err);
+	return mc_norm_rows(
+		   hidden, tokens, width, layer->ffn_norm, config->norm_eps, f->x, f->env, err) &&
+	       (is_moe ? moe_forward(f, first, tokens, err)
+		       : mc_dense_forward(
+			     layer, f->x, f->out, tokens, first, f->tap, f->env, err)) &&
+	       mc_add_residual(f->out, tokens, width, hidden, layer->index,
+		   is_moe ? "the experts" : "the dense block", first, f->env, err);
 }
 
 bool mc_forward_layer(const struct mc_layer *layer, const struct mc_batch *batch, float *hidden,
@@ -138,7 +154,8 @@ bool mc_forward_layer(const struct mc_layer *layer, const struct mc_batch *batch
 	return ok;
 }
 
-/* --- head -------------------------------------------------------------------------------------- */
+/* --- head --------------------------------------------------------------------------------------
+ */
 
 bool mc_head_load(struct mc_head *head, const struct mc_model *model, enum mc_dtype precision,
     const struct mc_env *env, struct mc_error *err)
@@ -146,22 +163,26 @@ bool mc_head_load(struct mc_head *head, const struct mc_model *model, enum mc_dt
 	size_t weight = model->head != MC_NO_INDEX ? model->head : model->embed;
 
 	*head = (struct mc_head){.eps = model->config.norm_eps};
-	return mc_model_read_vector(model, model->modules[model->final_norm], precision, &head->norm, env, err)
-	    && mc_model_read_weight(model, model->modules[weight], precision, &head->weight, env, err);
+	return mc_model_read_vector(
+		   model, model->modules[model->final_norm], precision, &head->norm, env, err) &&
+	       mc_model_read_weight(
+		   model, model->modules[weight], precision, &head->weight, env, err);
 }
 
 bool mc_head_logits(const struct mc_head *head, const float *hidden, size_t rows, float *logits,
     const struct mc_env *env, struct mc_error *err)
 {
-	size_t mark = mc_arena_mark(env->arena), width = head->weight.cols, vocab = head->weight.rows;
+	size_t mark = mc_arena_mark(env->arena), width = head->weight.cols,
+	       vocab = head->weight.rows;
 	float *x = mc_arena_alloc(env->arena, mc_least(rows, MC_FORWARD_CHUNK) * width, sizeof *x,
 	    "input of the head", err);
 	bool ok = x != NULL;
 
 	for (size_t r = 0; ok && r < rows; r += MC_FORWARD_CHUNK) {
 		size_t n = mc_least(rows - r, MC_FORWARD_CHUNK);
-		ok = mc_norm_rows(hidden + r * width, n, width, head->norm, head->eps, x, env, err)
-		    && mc_linear(x, width, n, &head->weight, logits + r * vocab, vocab, env, err);
+		ok = mc_norm_rows(
+			 hidden + r * width, n, width, head->norm, head->eps, x, env, err) &&
+		     mc_linear(x, width, n, &head->weight, logits + r * vocab, vocab, env, err);
 	}
 	mc_arena_rewind(env->arena, mark);
 	return ok;

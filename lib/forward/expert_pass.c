@@ -4,9 +4,9 @@
  * Two phases, each split by its output. First the gated activations: an item is a slice of one
  * expert's channels; it widens its rows of gate and up once, stacked, and makes both products of a
  * tile of tokens in one call. While a few rows of the activation are in the cache they are shown to
- * the tap and, where the router chose the token, kept. Then down, for the kept rows alone: an item is
- * a slice of the output's columns and goes through the experts in ascending order, so that every sum
- * has one order and nobody else writes there.
+ * the tap and, where the router chose the token, kept. Then down, for the kept rows alone: an item
+ * is a slice of the output's columns and goes through the experts in ascending order, so that every
+ * sum has one order and nobody else writes there.
  *
  * Without a listener nobody needs the activations of tokens that the router sent elsewhere, so they
  * are not made.
@@ -29,8 +29,9 @@
 struct scratch {
 	float *weight;  /* phase 1: [2 * slice, D]; phase 2: [DOWN_COLUMNS, F] */
 	float *product; /* phase 1: [TILE_ROWS, 2 * slice]; phase 2: [TILE_ROWS, DOWN_COLUMNS] */
-	float *x;       /* [TILE_ROWS, D]: rows of one expert, gathered; NULL when all tokens are seen */
-	float *act;     /* all tokens: [ACT_ROWS, slice]; routed with a tap: [tokens, slice]; else NULL */
+	float *x; /* [TILE_ROWS, D]: rows of one expert, gathered; NULL when all tokens are seen */
+	float
+	    *act; /* all tokens: [ACT_ROWS, slice]; routed with a tap: [tokens, slice]; else NULL */
 };
 
 struct pass {
@@ -48,13 +49,15 @@ struct slice {
 	struct scratch *scratch;
 };
 
-/* --- phase 1: gated activations ---------------------------------------------------------------- */
+/* --- phase 1: gated activations ----------------------------------------------------------------
+ */
 
 /* product [rows, gate | up] = x [rows, D] times the stacked rows of gate and up. */
-static void make_gate_up(const struct pass *pass, const struct slice *s, const float *x, size_t rows)
+static void make_gate_up(
+    const struct pass *pass, const struct slice *s, const float *x, size_t rows)
 {
-	mc_gemm_nt(rows, 2 * s->channels, pass->width, x, pass->width, s->scratch->weight, pass->width, 0,
-	    s->scratch->product, 2 * s->channels);
+	mc_gemm_nt(rows, 2 * s->channels, pass->width, x, pass->width, s->scratch->weight,
+	    pass->width, 0, s->scratch->product, 2 * s->channels);
 }
 
 static void make_act_row(const struct slice *s, size_t product_row, float *act)
@@ -69,9 +72,15 @@ static bool show(const struct pass *pass, const struct slice *s, const float *ac
 {
 	const struct mc_tap *tap = pass->in->tap;
 	struct mc_tap_slice slice = {.site = MC_SITE_DOWN,
-	    .expert = pass->in->dense ? MC_NO_INDEX : s->expert, .first_channel = s->first,
-	    .channels = s->channels, .x = act, .ldx = ldx, .rows = rows, .count = count,
-	    .first_token = pass->in->first_token + first_row, .worker = s->worker};
+	    .expert = pass->in->dense ? MC_NO_INDEX : s->expert,
+	    .first_channel = s->first,
+	    .channels = s->channels,
+	    .x = act,
+	    .ldx = ldx,
+	    .rows = rows,
+	    .count = count,
+	    .first_token = pass->in->first_token + first_row,
+	    .worker = s->worker};
 
 	return tap == NULL || tap->inputs(tap->ctx, &slice, err);
 }
@@ -105,9 +114,10 @@ static bool act_of_all(const struct pass *pass, const struct slice *s, struct mc
 	return true;
 }
 
-/* The rows of the list from `at` on, side by side. When the list names every row they already are. */
-static const float *gather_x(const struct pass *pass, const struct slice *s, size_t at, size_t rows,
-    bool every_row)
+/* The rows of the list from `at` on, side by side. When the list names every row they already are.
+ */
+static const float *gather_x(
+    const struct pass *pass, const struct slice *s, size_t at, size_t rows, bool every_row)
 {
 	const struct mc_routing *routing = pass->in->routing;
 	size_t width = pass->width;
@@ -130,11 +140,11 @@ static bool show_routed(const struct pass *pass, const struct slice *s, size_t a
 	if (pass->in->tap == NULL)
 		return true;
 	if (every_row)
-		return show(pass, s, kept, pass->expert_width, NULL, rows, at - routing->begin[s->expert],
-		    err);
+		return show(pass, s, kept, pass->expert_width, NULL, rows,
+		    at - routing->begin[s->expert], err);
 	for (size_t i = 0; i < rows; i++)
-		memcpy(s->scratch->act + routing->row[at + i] * s->channels, kept + i * pass->expert_width,
-		    s->channels * sizeof *kept);
+		memcpy(s->scratch->act + routing->row[at + i] * s->channels,
+		    kept + i * pass->expert_width, s->channels * sizeof *kept);
 	return show(pass, s, s->scratch->act, s->channels, routing->row + at, rows, 0, err);
 }
 
@@ -163,10 +173,14 @@ static bool act_item(void *ctx, size_t item, unsigned worker, struct mc_error *e
 {
 	const struct pass *pass = ctx;
 	const struct mc_expert_pass *in = pass->in;
-	/* Slice by slice: the narrow last ones come at the end, when there is little left to share out. */
-	size_t expert = item % in->routing->experts, first = item / in->routing->experts * MC_TAP_CHANNELS;
-	struct slice s = {.expert = expert, .first = first,
-	    .channels = mc_least(pass->expert_width - first, MC_TAP_CHANNELS), .worker = worker,
+	/* Slice by slice: the narrow last ones come at the end, when there is little left to share
+	 * out. */
+	size_t expert = item % in->routing->experts,
+	       first = item / in->routing->experts * MC_TAP_CHANNELS;
+	struct slice s = {.expert = expert,
+	    .first = first,
+	    .channels = mc_least(pass->expert_width - first, MC_TAP_CHANNELS),
+	    .worker = worker,
 	    .scratch = &pass->scratch[worker]};
 
 	if (!mc_env_go_on(pass->env, err))
@@ -174,14 +188,16 @@ static bool act_item(void *ctx, size_t item, unsigned worker, struct mc_error *e
 	if (!in->see_all_tokens && in->routing->begin[expert] == in->routing->begin[expert + 1])
 		return true;
 	mc_weight_rows(&in->gate[expert], first, s.channels, s.scratch->weight);
-	mc_weight_rows(&in->up[expert], first, s.channels, s.scratch->weight + s.channels * pass->width);
+	mc_weight_rows(
+	    &in->up[expert], first, s.channels, s.scratch->weight + s.channels * pass->width);
 	return in->see_all_tokens ? act_of_all(pass, &s, err) : act_of_routed(pass, &s, err);
 }
 
-/* --- phase 2: down and the weighted sum --------------------------------------------------------- */
+/* --- phase 2: down and the weighted sum ---------------------------------------------------------
+ */
 
-static void add_expert(const struct pass *pass, size_t expert, size_t first, size_t columns,
-    struct scratch *scratch)
+static void add_expert(
+    const struct pass *pass, size_t expert, size_t first, size_t columns, struct scratch *scratch)
 {
 	const struct mc_routing *routing = pass->in->routing;
 	size_t begin = routing->begin[expert], end = routing->begin[expert + 1];
@@ -193,7 +209,8 @@ static void add_expert(const struct pass *pass, size_t expert, size_t first, siz
 		size_t rows = mc_least(end - at, TILE_ROWS);
 
 		mc_gemm_nt(rows, columns, pass->expert_width, pass->kept + at * pass->expert_width,
-		    pass->expert_width, scratch->weight, pass->expert_width, 0, scratch->product, columns);
+		    pass->expert_width, scratch->weight, pass->expert_width, 0, scratch->product,
+		    columns);
 		for (size_t i = 0; i < rows; i++)
 			mc_axpy(routing->share[at + i], scratch->product + i * columns,
 			    pass->in->out + routing->row[at + i] * pass->width + first, columns);
@@ -215,15 +232,17 @@ static bool down_item(void *ctx, size_t item, unsigned worker, struct mc_error *
 	return true;
 }
 
-/* --- memory ------------------------------------------------------------------------------------ */
+/* --- memory ------------------------------------------------------------------------------------
+ */
 
-static bool take(const struct mc_env *env, size_t rows, size_t cols, float **ret, struct mc_error *err)
+static bool take(
+    const struct mc_env *env, size_t rows, size_t cols, float **ret, struct mc_error *err)
 {
 	uint64_t count;
 
 	if (!mc_mul(rows, cols, &count))
-		return mc_fail(err, MC_NO_MEMORY, "expert scratch", "%zu rows of %zu cannot be counted",
-		    rows, cols);
+		return mc_fail(err, MC_NO_MEMORY, "expert scratch",
+		    "%zu rows of %zu cannot be counted", rows, cols);
 	*ret = mc_arena_alloc(env->arena, count, sizeof **ret, "expert scratch", err);
 	return *ret != NULL;
 }
@@ -245,10 +264,10 @@ static bool take_act_scratch(const struct pass *pass, struct scratch *s, struct 
 		act = mc_least(tokens, ACT_ROWS);
 	else if (gathers && in->tap != NULL)
 		act = tokens;
-	return take(pass->env, 2 * channels, pass->width, &s->weight, err)
-	    && take(pass->env, tile, 2 * channels, &s->product, err)
-	    && (!gathers || take(pass->env, tile, pass->width, &s->x, err))
-	    && (act == 0 || take(pass->env, act, channels, &s->act, err));
+	return take(pass->env, 2 * channels, pass->width, &s->weight, err) &&
+	       take(pass->env, tile, 2 * channels, &s->product, err) &&
+	       (!gathers || take(pass->env, tile, pass->width, &s->x, err)) &&
+	       (act == 0 || take(pass->env, act, channels, &s->act, err));
 }
 
 static bool take_down_scratch(const struct pass *pass, struct scratch *s, struct mc_error *err)
@@ -256,8 +275,9 @@ static bool take_down_scratch(const struct pass *pass, struct scratch *s, struct
 	size_t columns = mc_least(pass->width, DOWN_COLUMNS);
 
 	*s = (struct scratch){0};
-	return take(pass->env, columns, pass->expert_width, &s->weight, err)
-	    && take(pass->env, mc_least(pass->in->routing->tokens, TILE_ROWS), columns, &s->product, err);
+	return take(pass->env, columns, pass->expert_width, &s->weight, err) &&
+	       take(pass->env, mc_least(pass->in->routing->tokens, TILE_ROWS), columns, &s->product,
+		   err);
 }
 
 /* What `take` costs. */
@@ -266,12 +286,14 @@ static uint64_t take_bytes(size_t rows, size_t cols)
 	return mc_arena_cost(mc_times(rows, cols), sizeof(float));
 }
 
-uint64_t mc_expert_pass_bytes(size_t width, size_t expert_width, size_t tokens, size_t k, unsigned workers)
+uint64_t mc_expert_pass_bytes(
+    size_t width, size_t expert_width, size_t tokens, size_t k, unsigned workers)
 {
 	size_t channels = slice_channels(expert_width), columns = mc_least(width, DOWN_COLUMNS);
 	size_t chunk = mc_least(tokens, MC_FORWARD_CHUNK), tile = mc_least(chunk, TILE_ROWS);
-	uint64_t act = mc_plus(mc_plus(take_bytes(2 * channels, width), take_bytes(tile, 2 * channels)),
-	    mc_plus(take_bytes(tile, width), take_bytes(chunk, channels)));
+	uint64_t act =
+	    mc_plus(mc_plus(take_bytes(2 * channels, width), take_bytes(tile, 2 * channels)),
+		mc_plus(take_bytes(tile, width), take_bytes(chunk, channels)));
 	uint64_t down = mc_plus(take_bytes(columns, expert_width), take_bytes(tile, columns));
 	uint64_t worker = act > down ? act : down;
 
@@ -279,10 +301,12 @@ uint64_t mc_expert_pass_bytes(size_t width, size_t expert_width, size_t tokens, 
 	    mc_arena_cost(workers, sizeof(struct scratch)));
 }
 
-/* --- both phases ------------------------------------------------------------------------------- */
+/* --- both phases -------------------------------------------------------------------------------
+ */
 
 static bool run_phase(struct pass *pass, size_t items, mc_pool_fn *fn,
-    bool (*take_scratch)(const struct pass *, struct scratch *, struct mc_error *), struct mc_error *err)
+    bool (*take_scratch)(const struct pass *, struct scratch *, struct mc_error *),
+    struct mc_error *err)
 {
 	size_t mark = mc_arena_mark(pass->env->arena);
 	bool ok = true;
@@ -297,19 +321,20 @@ static bool run_phase(struct pass *pass, size_t items, mc_pool_fn *fn,
 bool mc_expert_pass(const struct mc_expert_pass *in, const struct mc_env *env, struct mc_error *err)
 {
 	size_t mark = mc_arena_mark(env->arena), experts = in->routing->experts;
-	struct pass pass = {.in = in, .env = env, .width = in->gate[0].cols,
-	    .expert_width = in->gate[0].rows};
+	struct pass pass = {
+	    .in = in, .env = env, .width = in->gate[0].cols, .expert_width = in->gate[0].rows};
 
 	mc_assert(in->routing->tokens <= MC_FORWARD_CHUNK);
 	if (in->routing->tokens == 0)
 		return true;
 	size_t slices = mc_blocks(pass.expert_width, MC_TAP_CHANNELS);
-	pass.scratch = mc_arena_alloc(env->arena, mc_pool_workers(env->pool), sizeof *pass.scratch,
-	    "expert scratch", err);
-	bool ok = pass.scratch != NULL
-	    && take(env, in->routing->begin[experts], pass.expert_width, &pass.kept, err)
-	    && run_phase(&pass, experts * slices, act_item, take_act_scratch, err)
-	    && run_phase(&pass, mc_blocks(pass.width, DOWN_COLUMNS), down_item, take_down_scratch, err);
+	pass.scratch = mc_arena_alloc(
+	    env->arena, mc_pool_workers(env->pool), sizeof *pass.scratch, "expert scratch", err);
+	bool ok = pass.scratch != NULL &&
+		  take(env, in->routing->begin[experts], pass.expert_width, &pass.kept, err) &&
+		  run_phase(&pass, experts * slices, act_item, take_act_scratch, err) &&
+		  run_phase(&pass, mc_blocks(pass.width, DOWN_COLUMNS), down_item,
+		      take_down_scratch, err);
 	mc_arena_rewind(env->arena, mark);
 	return ok;
 }

@@ -3,8 +3,8 @@
  */
 #include "block.h"
 
-static bool chunk_forward(const struct mc_moe_call *call, size_t first, size_t tokens, bool see_all_tokens,
-    const struct mc_env *env, struct mc_error *err)
+static bool chunk_forward(const struct mc_moe_call *call, size_t first, size_t tokens,
+    bool see_all_tokens, const struct mc_env *env, struct mc_error *err)
 {
 	const struct mc_layer *layer = call->layer;
 	const struct mc_tap *tap = call->tap;
@@ -15,8 +15,12 @@ static bool chunk_forward(const struct mc_moe_call *call, size_t first, size_t t
 	if (!mc_route(layer, x, tokens, token, &routing, env, err))
 		return false;
 	if (tap != NULL && tap->routing != NULL) {
-		struct mc_tap_routing choice = {.first_token = token, .tokens = tokens, .k = routing.k,
-		    .experts = routing.experts, .index = routing.index, .weight = routing.weight};
+		struct mc_tap_routing choice = {.first_token = token,
+		    .tokens = tokens,
+		    .k = routing.k,
+		    .experts = routing.experts,
+		    .index = routing.index,
+		    .weight = routing.weight};
 		if (!tap->routing(tap->ctx, &choice, err))
 			return false;
 	}
@@ -25,9 +29,15 @@ static bool chunk_forward(const struct mc_moe_call *call, size_t first, size_t t
 	if (!see_all_tokens && !mc_offer_routed(tap, &routing, x, width, token, env, err))
 		return false;
 
-	struct mc_expert_pass pass = {.gate = layer->gate, .up = layer->up, .down = layer->down,
-	    .routing = &routing, .see_all_tokens = see_all_tokens && tap != NULL, .x = x,
-	    .out = call->out + first * width, .first_token = token, .tap = tap};
+	struct mc_expert_pass pass = {.gate = layer->gate,
+	    .up = layer->up,
+	    .down = layer->down,
+	    .routing = &routing,
+	    .see_all_tokens = see_all_tokens && tap != NULL,
+	    .x = x,
+	    .out = call->out + first * width,
+	    .first_token = token,
+	    .tap = tap};
 	return mc_expert_pass(&pass, env, err);
 }
 

@@ -18,15 +18,16 @@ static const struct mc_module *module_at(const struct mc_model *model, size_t in
 	return model->modules[index];
 }
 
-static bool load_weight(const struct loader *loader, const struct mc_module *module, struct mc_weight *ret,
-    struct mc_error *err)
+static bool load_weight(const struct loader *loader, const struct mc_module *module,
+    struct mc_weight *ret, struct mc_error *err)
 {
-	return mc_model_read_weight(loader->model, module, loader->precision, ret, loader->env, err);
+	return mc_model_read_weight(
+	    loader->model, module, loader->precision, ret, loader->env, err);
 }
 
 /* Gate, up and down: their products are fused with the activation, where no bias is added. */
-static bool load_plain(const struct loader *loader, const struct mc_module *module, struct mc_weight *ret,
-    struct mc_error *err)
+static bool load_plain(const struct loader *loader, const struct mc_module *module,
+    struct mc_weight *ret, struct mc_error *err)
 {
 	if (module->bias != NULL)
 		return mc_fail(err, MC_UNSUPPORTED, module->name,
@@ -34,12 +35,13 @@ static bool load_plain(const struct loader *loader, const struct mc_module *modu
 	return load_weight(loader, module, ret, err);
 }
 
-static bool load_vector(const struct loader *loader, size_t index, float **ret, struct mc_error *err)
+static bool load_vector(
+    const struct loader *loader, size_t index, float **ret, struct mc_error *err)
 {
 	*ret = NULL;
-	return index == MC_NO_INDEX
-	    || mc_model_read_vector(loader->model, module_at(loader->model, index), loader->precision, ret,
-		loader->env, err);
+	return index == MC_NO_INDEX ||
+	       mc_model_read_vector(loader->model, module_at(loader->model, index),
+		   loader->precision, ret, loader->env, err);
 }
 
 static bool load_attention(const struct loader *loader, const struct mc_layer_index *index,
@@ -47,19 +49,19 @@ static bool load_attention(const struct loader *loader, const struct mc_layer_in
 {
 	const struct mc_model *model = loader->model;
 
-	return load_vector(loader, index->attention_norm, &layer->attention_norm, err)
-	    && load_vector(loader, index->ffn_norm, &layer->ffn_norm, err)
-	    && load_vector(loader, index->q_norm, &layer->q_norm, err)
-	    && load_vector(loader, index->k_norm, &layer->k_norm, err)
-	    && load_weight(loader, module_at(model, index->q), &layer->q, err)
-	    && load_weight(loader, module_at(model, index->k), &layer->k, err)
-	    && load_weight(loader, module_at(model, index->v), &layer->v, err)
-	    && load_weight(loader, module_at(model, index->o), &layer->o, err);
+	return load_vector(loader, index->attention_norm, &layer->attention_norm, err) &&
+	       load_vector(loader, index->ffn_norm, &layer->ffn_norm, err) &&
+	       load_vector(loader, index->q_norm, &layer->q_norm, err) &&
+	       load_vector(loader, index->k_norm, &layer->k_norm, err) &&
+	       load_weight(loader, module_at(model, index->q), &layer->q, err) &&
+	       load_weight(loader, module_at(model, index->k), &layer->k, err) &&
+	       load_weight(loader, module_at(model, index->v), &layer->v, err) &&
+	       load_weight(loader, module_at(model, index->o), &layer->o, err);
 }
 
 /* The three linears of expert e, or of the dense block. */
-static const struct mc_module *ffn_module(const struct mc_model *model, size_t layer, size_t e,
-    size_t offset)
+static const struct mc_module *ffn_module(
+    const struct mc_model *model, size_t layer, size_t e, size_t offset)
 {
 	const struct mc_layer_index *index = &model->layers[layer];
 
@@ -73,7 +75,8 @@ static size_t experts_of(const struct mc_model *model, size_t layer)
 	return model->layers[layer].moe != MC_NO_INDEX ? model->config.experts : 1;
 }
 
-static bool load_ffn(const struct loader *loader, size_t index, struct mc_layer *layer, struct mc_error *err)
+static bool load_ffn(
+    const struct loader *loader, size_t index, struct mc_layer *layer, struct mc_error *err)
 {
 	const struct mc_model *model = loader->model;
 	struct mc_arena *arena = loader->env->arena;
@@ -84,14 +87,15 @@ static bool load_ffn(const struct loader *loader, size_t index, struct mc_layer 
 	layer->down = mc_arena_alloc(arena, experts, sizeof *layer->down, "experts", err);
 	if (layer->gate == NULL || layer->up == NULL || layer->down == NULL)
 		return false;
-	if (model->layers[index].moe != MC_NO_INDEX
-	    && !load_weight(loader, module_at(model, model->layers[index].router), &layer->router, err))
+	if (model->layers[index].moe != MC_NO_INDEX &&
+	    !load_weight(
+		loader, module_at(model, model->layers[index].router), &layer->router, err))
 		return false;
 	for (size_t e = 0; e < experts; e++)
-		if (!mc_env_go_on(loader->env, err)
-		    || !load_plain(loader, ffn_module(model, index, e, 1), &layer->gate[e], err)
-		    || !load_plain(loader, ffn_module(model, index, e, 2), &layer->up[e], err)
-		    || !load_plain(loader, ffn_module(model, index, e, 3), &layer->down[e], err))
+		if (!mc_env_go_on(loader->env, err) ||
+		    !load_plain(loader, ffn_module(model, index, e, 1), &layer->gate[e], err) ||
+		    !load_plain(loader, ffn_module(model, index, e, 2), &layer->up[e], err) ||
+		    !load_plain(loader, ffn_module(model, index, e, 3), &layer->down[e], err))
 			return false;
 	return true;
 }
@@ -103,11 +107,12 @@ bool mc_layer_load(struct mc_layer *layer, const struct mc_model *model, size_t 
 
 	mc_assert(index < model->config.layers);
 	*layer = (struct mc_layer){.model = model, .index = index};
-	return load_attention(&loader, &model->layers[index], layer, err)
-	    && load_ffn(&loader, index, layer, err);
+	return load_attention(&loader, &model->layers[index], layer, err) &&
+	       load_ffn(&loader, index, layer, err);
 }
 
-/* --- bytes ------------------------------------------------------------------------------------- */
+/* --- bytes -------------------------------------------------------------------------------------
+ */
 
 /* The weight as stored (norms as float32), its bias as float32. */
 static uint64_t module_bytes(const struct mc_module *module)

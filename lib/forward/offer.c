@@ -19,9 +19,15 @@ static bool offer_item(void *ctx, size_t item, unsigned worker, struct mc_error 
 	const struct offer *job = ctx;
 	const struct mc_routing *routing = job->routing;
 	size_t expert = item / job->slices, first = item % job->slices * MC_TAP_CHANNELS;
-	struct mc_tap_slice slice = {.site = job->site, .expert = MC_NO_INDEX, .first_channel = first,
-	    .channels = mc_least(job->channels - first, MC_TAP_CHANNELS), .x = job->x + first,
-	    .ldx = job->channels, .count = job->tokens, .first_token = job->first_token, .worker = worker};
+	struct mc_tap_slice slice = {.site = job->site,
+	    .expert = MC_NO_INDEX,
+	    .first_channel = first,
+	    .channels = mc_least(job->channels - first, MC_TAP_CHANNELS),
+	    .x = job->x + first,
+	    .ldx = job->channels,
+	    .count = job->tokens,
+	    .first_token = job->first_token,
+	    .worker = worker};
 
 	if (!mc_env_go_on(job->env, err))
 		return false;
@@ -44,8 +50,13 @@ static bool offer(struct offer *job, size_t experts, struct mc_error *err)
 bool mc_offer_rows(const struct mc_tap *tap, enum mc_site site, const float *x, size_t channels,
     size_t tokens, size_t first_token, const struct mc_env *env, struct mc_error *err)
 {
-	struct offer job = {.tap = tap, .site = site, .x = x, .channels = channels, .tokens = tokens,
-	    .first_token = first_token, .env = env};
+	struct offer job = {.tap = tap,
+	    .site = site,
+	    .x = x,
+	    .channels = channels,
+	    .tokens = tokens,
+	    .first_token = first_token,
+	    .env = env};
 
 	return offer(&job, 1, err);
 }
@@ -53,8 +64,14 @@ bool mc_offer_rows(const struct mc_tap *tap, enum mc_site site, const float *x, 
 bool mc_offer_routed(const struct mc_tap *tap, const struct mc_routing *routing, const float *x,
     size_t channels, size_t first_token, const struct mc_env *env, struct mc_error *err)
 {
-	struct offer job = {.tap = tap, .routing = routing, .site = MC_SITE_EXPERT_GATE_UP, .x = x,
-	    .channels = channels, .tokens = routing->tokens, .first_token = first_token, .env = env};
+	struct offer job = {.tap = tap,
+	    .routing = routing,
+	    .site = MC_SITE_EXPERT_GATE_UP,
+	    .x = x,
+	    .channels = channels,
+	    .tokens = routing->tokens,
+	    .first_token = first_token,
+	    .env = env};
 
 	return offer(&job, routing->experts, err);
 }

@@ -91,17 +91,23 @@ bool mc_route(const struct mc_layer *layer, const float *x, size_t tokens, size_
 		return false;
 
 	size_t mark = mc_arena_mark(env->arena);
-	float *logits = mc_arena_alloc(env->arena, tokens * experts, sizeof *logits, "router logits", err);
-	struct choose job = {.logits = logits, .routing = ret, .layer = layer->index,
-	    .first_token = first_token, .renormalise = config->renormalise, .env = env};
-	bool ok = logits != NULL
-	    && mc_linear(x, config->hidden, tokens, &layer->router, logits, experts, env, err)
-	    && mc_pool_run(env->pool, mc_blocks(tokens, ITEM_ROWS), choose_item, &job, err);
+	float *logits =
+	    mc_arena_alloc(env->arena, tokens * experts, sizeof *logits, "router logits", err);
+	struct choose job = {.logits = logits,
+	    .routing = ret,
+	    .layer = layer->index,
+	    .first_token = first_token,
+	    .renormalise = config->renormalise,
+	    .env = env};
+	bool ok = logits != NULL &&
+		  mc_linear(x, config->hidden, tokens, &layer->router, logits, experts, env, err) &&
+		  mc_pool_run(env->pool, mc_blocks(tokens, ITEM_ROWS), choose_item, &job, err);
 	mc_arena_rewind(env->arena, mark);
 	return ok && fill_lists(ret, env, err);
 }
 
-bool mc_route_dense(size_t tokens, struct mc_routing *ret, const struct mc_env *env, struct mc_error *err)
+bool mc_route_dense(
+    size_t tokens, struct mc_routing *ret, const struct mc_env *env, struct mc_error *err)
 {
 	*ret = (struct mc_routing){.tokens = tokens, .experts = 1, .k = 1};
 	if (!new_lists(ret, env, err))

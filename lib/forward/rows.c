@@ -43,7 +43,8 @@ static bool norm_item(void *ctx, size_t item, unsigned worker, struct mc_error *
 bool mc_norm_rows(const float *x, size_t rows, size_t n, const float *w, float eps, float *y,
     const struct mc_env *env, struct mc_error *err)
 {
-	struct norm_rows job = {.x = x, .w = w, .eps = eps, .y = y, .rows = rows, .n = n, .env = env};
+	struct norm_rows job = {
+	    .x = x, .w = w, .eps = eps, .y = y, .rows = rows, .n = n, .env = env};
 
 	return mc_pool_run(env->pool, mc_blocks(rows, ITEM_ROWS), norm_item, &job, err);
 }
@@ -56,8 +57,8 @@ struct add_residual {
 	const struct mc_env *env;
 };
 
-static bool fail_not_finite(const struct add_residual *job, size_t first, size_t count,
-    struct mc_error *err)
+static bool fail_not_finite(
+    const struct add_residual *job, size_t first, size_t count, struct mc_error *err)
 {
 	const float *block = job->hidden + first * job->n;
 	size_t at = 0;
@@ -67,7 +68,8 @@ static bool fail_not_finite(const struct add_residual *job, size_t first, size_t
 		at++;
 	snprintf(where, sizeof where, "layer %zu", job->layer);
 	return mc_fail(err, MC_CORRUPT, where,
-	    "a value is not finite after %s: %g for token %zu, channel %zu; the weights or the tokens "
+	    "a value is not finite after %s: %g for token %zu, channel %zu; the weights or the "
+	    "tokens "
 	    "drive the model out of the range of float32",
 	    job->after, (double)block[at], job->first_token + first + at / job->n, at % job->n);
 }
@@ -90,8 +92,14 @@ static bool add_item(void *ctx, size_t item, unsigned worker, struct mc_error *e
 bool mc_add_residual(const float *delta, size_t rows, size_t n, float *hidden, size_t layer,
     const char *after, size_t first_token, const struct mc_env *env, struct mc_error *err)
 {
-	struct add_residual job = {.delta = delta, .hidden = hidden, .rows = rows, .n = n, .layer = layer,
-	    .first_token = first_token, .after = after, .env = env};
+	struct add_residual job = {.delta = delta,
+	    .hidden = hidden,
+	    .rows = rows,
+	    .n = n,
+	    .layer = layer,
+	    .first_token = first_token,
+	    .after = after,
+	    .env = env};
 
 	return mc_pool_run(env->pool, mc_blocks(rows, ITEM_ROWS), add_item, &job, err);
 }

@@ -14,7 +14,8 @@ static const struct mc_architecture *const rows[] = {
 };
 #define ROWS (sizeof rows / sizeof *rows)
 
-const char *const mc_arch_ignored[] = {"mtp.", "model.mtp", "vision_", "visual.", "model.visual", "multi_modal_projector", NULL};
+const char *const mc_arch_ignored[] = {
+    "mtp.", "model.mtp", "vision_", "visual.", "model.visual", "multi_modal_projector", NULL};
 
 const struct mc_architecture *mc_architecture_at(size_t index)
 {
@@ -23,10 +24,12 @@ const struct mc_architecture *mc_architecture_at(size_t index)
 
 static const char *text_of(const struct mc_json *value)
 {
-	return value != NULL && mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL) : NULL;
+	return value != NULL && mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL)
+								      : NULL;
 }
 
-const struct mc_architecture *mc_architecture_find(const struct mc_json *config, struct mc_error *err)
+const struct mc_architecture *mc_architecture_find(
+    const struct mc_json *config, struct mc_error *err)
 {
 	const char *type = text_of(mc_json_get(config, "model_type"));
 	const char *class_name = text_of(mc_json_at(mc_json_get(config, "architectures"), 0));
@@ -39,8 +42,10 @@ const struct mc_architecture *mc_architecture_find(const struct mc_json *config,
 		if (strcmp(rows[i]->classes.causal_lm, class_name) == 0)
 			return rows[i];
 	for (size_t i = 0; i < ROWS; i++)
-		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i > 0 ? ", " : "", rows[i]->model_type);
-	(void)mc_fail(err, MC_UNSUPPORTED, "config.json", "model_type '%.60s' (%.60s) is not known; this program knows %s",
+		snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i > 0 ? ", " : "",
+		    rows[i]->model_type);
+	(void)mc_fail(err, MC_UNSUPPORTED, "config.json",
+	    "model_type '%.60s' (%.60s) is not known; this program knows %s",
 	    type != NULL ? type : "", class_name != NULL ? class_name : "no architectures", list);
 	return NULL;
 }

@@ -1,7 +1,8 @@
 /*
  * config_rotary.c - rotary embedding: both spellings of its settings, and its frequencies
  *
- * transformers 4 writes rope_theta and rope_scaling, transformers 5 rope_parameters with everything in it.
+ * transformers 4 writes rope_theta and rope_scaling, transformers 5 rope_parameters with everything
+ * in it.
  */
 #include <math.h>
 #include <string.h>
@@ -27,7 +28,8 @@ static bool is_by_layer_type(const struct mc_json *parameters)
 	return false;
 }
 
-static bool find_scaling(const struct mc_json *config, const struct mc_json **ret, struct mc_error *err)
+static bool find_scaling(
+    const struct mc_json *config, const struct mc_json **ret, struct mc_error *err)
 {
 	const struct mc_json *scaling = find(config, "rope_parameters");
 	const char *key = "rope_parameters";
@@ -42,7 +44,8 @@ static bool find_scaling(const struct mc_json *config, const struct mc_json **re
 	if (mc_json_type(scaling) != MC_JSON_OBJECT)
 		return mc_fail(err, MC_INVALID, FILE_NAME, "%s must be an object", key);
 	if (is_by_layer_type(scaling))
-		return mc_fail(err, MC_UNSUPPORTED, FILE_NAME, "%s differs by layer type, which is not there yet", key);
+		return mc_fail(err, MC_UNSUPPORTED, FILE_NAME,
+		    "%s differs by layer type, which is not there yet", key);
 	return true;
 }
 
@@ -51,7 +54,8 @@ static bool find_kind(const struct mc_json *scaling, enum mc_rotary_kind *ret, s
 	static const struct {
 		const char *name;
 		enum mc_rotary_kind kind;
-	} kinds[] = {{"default", MC_ROTARY_NONE}, {"linear", MC_ROTARY_LINEAR}, {"llama3", MC_ROTARY_LLAMA3}, {"yarn", MC_ROTARY_YARN}};
+	} kinds[] = {{"default", MC_ROTARY_NONE}, {"linear", MC_ROTARY_LINEAR},
+	    {"llama3", MC_ROTARY_LLAMA3}, {"yarn", MC_ROTARY_YARN}};
 	const struct mc_json *type = find(scaling, "rope_type");
 
 	*ret = MC_ROTARY_NONE;
@@ -66,12 +70,14 @@ static bool find_kind(const struct mc_json *scaling, enum mc_rotary_kind *ret, s
 			*ret = kinds[i].kind;
 			return true;
 		}
-	return mc_fail(err, MC_UNSUPPORTED, FILE_NAME, "rope_type '%.40s' is not there yet (default, linear, llama3, yarn are)",
+	return mc_fail(err, MC_UNSUPPORTED, FILE_NAME,
+	    "rope_type '%.40s' is not there yet (default, linear, llama3, yarn are)",
 	    mc_json_string(type, NULL));
 }
 
 /* 0 and null mean the default here, as in the reference. */
-static bool number_or(const struct mc_json *object, const char *key, double fallback, double *ret, struct mc_error *err)
+static bool number_or(const struct mc_json *object, const char *key, double fallback, double *ret,
+    struct mc_error *err)
 {
 	if (!mc_config_number(object, key, fallback, ret, err))
 		return false;
@@ -89,10 +95,12 @@ static bool read_yarn(const struct mc_json *s, struct mc_rotary *r, struct mc_er
 {
 	double mscale, all_dim, attention;
 
-	if (!number_or(s, "beta_fast", 32, &r->beta_fast, err) || !number_or(s, "beta_slow", 1, &r->beta_slow, err)
-	    || !mc_config_bool(s, "truncate", true, &r->truncate, err) || !mc_config_number(s, "mscale", 0, &mscale, err)
-	    || !mc_config_number(s, "mscale_all_dim", 0, &all_dim, err)
-	    || !mc_config_number(s, "attention_factor", 0, &attention, err))
+	if (!number_or(s, "beta_fast", 32, &r->beta_fast, err) ||
+	    !number_or(s, "beta_slow", 1, &r->beta_slow, err) ||
+	    !mc_config_bool(s, "truncate", true, &r->truncate, err) ||
+	    !mc_config_number(s, "mscale", 0, &mscale, err) ||
+	    !mc_config_number(s, "mscale_all_dim", 0, &all_dim, err) ||
+	    !mc_config_number(s, "attention_factor", 0, &attention, err))
 		return false;
 	if (attention != 0)
 		r->attention_factor = attention;
@@ -103,31 +111,36 @@ static bool read_yarn(const struct mc_json *s, struct mc_rotary *r, struct mc_er
 	return true;
 }
 
-static bool read_scaling(const struct mc_json *config, const struct mc_json *s, size_t max_positions, struct mc_rotary *r,
-    struct mc_error *err)
+static bool read_scaling(const struct mc_json *config, const struct mc_json *s,
+    size_t max_positions, struct mc_rotary *r, struct mc_error *err)
 {
 	const struct mc_json *top = find(config, "original_max_position_embeddings");
 	double fallback = (double)max_positions;
 
-	if (!mc_config_number(top != NULL ? config : s, "original_max_position_embeddings", fallback, &r->original_length, err))
+	if (!mc_config_number(top != NULL ? config : s, "original_max_position_embeddings",
+		fallback, &r->original_length, err))
 		return false;
-	double default_factor = r->kind == MC_ROTARY_YARN && r->original_length > 0 ? fallback / r->original_length : 0;
+	double default_factor =
+	    r->kind == MC_ROTARY_YARN && r->original_length > 0 ? fallback / r->original_length : 0;
 	if (!mc_config_number(s, "factor", default_factor, &r->factor, err))
 		return false;
 	if (!(r->factor > 0))
-		return mc_fail(err, MC_INVALID, FILE_NAME, "the rotary scaling has no positive factor");
+		return mc_fail(
+		    err, MC_INVALID, FILE_NAME, "the rotary scaling has no positive factor");
 	if (r->kind != MC_ROTARY_LINEAR && !(r->original_length > 0))
-		return mc_fail(err, MC_INVALID, FILE_NAME, "the rotary scaling has no original_max_position_embeddings");
+		return mc_fail(err, MC_INVALID, FILE_NAME,
+		    "the rotary scaling has no original_max_position_embeddings");
 	if (r->kind == MC_ROTARY_LLAMA3)
-		return mc_config_number(s, "low_freq_factor", 1, &r->low_freq_factor, err)
-		    && mc_config_number(s, "high_freq_factor", 4, &r->high_freq_factor, err)
-		    && ((r->low_freq_factor > 0 && r->high_freq_factor > 0)
-			|| mc_fail(err, MC_INVALID, FILE_NAME, "low_freq_factor and high_freq_factor must be positive"));
+		return mc_config_number(s, "low_freq_factor", 1, &r->low_freq_factor, err) &&
+		       mc_config_number(s, "high_freq_factor", 4, &r->high_freq_factor, err) &&
+		       ((r->low_freq_factor > 0 && r->high_freq_factor > 0) ||
+			   mc_fail(err, MC_INVALID, FILE_NAME,
+			       "low_freq_factor and high_freq_factor must be positive"));
 	return r->kind != MC_ROTARY_YARN || read_yarn(s, r, err);
 }
 
-bool mc_config_rotary(const struct mc_json *config, double default_theta, size_t head_dim, size_t max_positions,
-    struct mc_rotary *r, struct mc_error *err)
+bool mc_config_rotary(const struct mc_json *config, double default_theta, size_t head_dim,
+    size_t max_positions, struct mc_rotary *r, struct mc_error *err)
 {
 	const struct mc_json *scaling;
 	double partial;
@@ -135,16 +148,21 @@ bool mc_config_rotary(const struct mc_json *config, double default_theta, size_t
 	*r = (struct mc_rotary){.attention_factor = 1};
 	if (!find_scaling(config, &scaling, err) || !find_kind(scaling, &r->kind, err))
 		return false;
-	if (!mc_config_number(find(scaling, "rope_theta") != NULL ? scaling : config, "rope_theta", default_theta, &r->theta, err)
-	    || !mc_config_number(find(scaling, "partial_rotary_factor") != NULL ? scaling : config, "partial_rotary_factor", 1, &partial, err))
+	if (!mc_config_number(find(scaling, "rope_theta") != NULL ? scaling : config, "rope_theta",
+		default_theta, &r->theta, err) ||
+	    !mc_config_number(find(scaling, "partial_rotary_factor") != NULL ? scaling : config,
+		"partial_rotary_factor", 1, &partial, err))
 		return false;
 	if (!(r->theta > 1))
-		return mc_fail(err, MC_INVALID, FILE_NAME, "rope_theta is %g, must be above 1", r->theta);
+		return mc_fail(
+		    err, MC_INVALID, FILE_NAME, "rope_theta is %g, must be above 1", r->theta);
 	if (!(partial > 0 && partial <= 1))
-		return mc_fail(err, MC_INVALID, FILE_NAME, "partial_rotary_factor is %g, must be above 0 and at most 1", partial);
+		return mc_fail(err, MC_INVALID, FILE_NAME,
+		    "partial_rotary_factor is %g, must be above 0 and at most 1", partial);
 	r->dims = (size_t)((double)head_dim * partial);
 	if (r->dims == 0 || r->dims % 2 != 0)
-		return mc_fail(err, MC_INVALID, FILE_NAME, "%zu rotated dimensions of a head: must be even and above 0", r->dims);
+		return mc_fail(err, MC_INVALID, FILE_NAME,
+		    "%zu rotated dimensions of a head: must be even and above 0", r->dims);
 	return r->kind == MC_ROTARY_NONE || read_scaling(config, scaling, max_positions, r, err);
 }
 
@@ -177,9 +195,11 @@ static double llama3(const struct mc_rotary *r, double f)
 
 	if (wavelength < r->original_length / r->high_freq_factor)
 		return f;
-	if (wavelength > r->original_length / r->low_freq_factor || r->high_freq_factor == r->low_freq_factor)
+	if (wavelength > r->original_length / r->low_freq_factor ||
+	    r->high_freq_factor == r->low_freq_factor)
 		return f / r->factor;
-	double smooth = (r->original_length / wavelength - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
+	double smooth = (r->original_length / wavelength - r->low_freq_factor) /
+			(r->high_freq_factor - r->low_freq_factor);
 	return (1 - smooth) * f / r->factor + smooth * f;
 }
 

@@ -15,11 +15,26 @@
 
 const char *mc_role_name(enum mc_role role)
 {
-	static const char *const names[] = {[MC_ROLE_NONE] = "none", [MC_ROLE_EMBED] = "embedding", [MC_ROLE_HEAD] = "head",
-	    [MC_ROLE_FINAL_NORM] = "final_norm", [MC_ROLE_ATTENTION_NORM] = "attention_norm", [MC_ROLE_FFN_NORM] = "ffn_norm",
-	    [MC_ROLE_Q_NORM] = "q_norm", [MC_ROLE_K_NORM] = "k_norm", [MC_ROLE_Q] = "q", [MC_ROLE_K] = "k", [MC_ROLE_V] = "v",
-	    [MC_ROLE_O] = "o", [MC_ROLE_ROUTER] = "router", [MC_ROLE_GATE] = "gate", [MC_ROLE_UP] = "up", [MC_ROLE_DOWN] = "down",
-	    [MC_ROLE_ATTENTION] = "attention", [MC_ROLE_MOE] = "moe", [MC_ROLE_LAYER] = "layer", [MC_ROLE_EXPERT] = "expert"};
+	static const char *const names[] = {[MC_ROLE_NONE] = "none",
+	    [MC_ROLE_EMBED] = "embedding",
+	    [MC_ROLE_HEAD] = "head",
+	    [MC_ROLE_FINAL_NORM] = "final_norm",
+	    [MC_ROLE_ATTENTION_NORM] = "attention_norm",
+	    [MC_ROLE_FFN_NORM] = "ffn_norm",
+	    [MC_ROLE_Q_NORM] = "q_norm",
+	    [MC_ROLE_K_NORM] = "k_norm",
+	    [MC_ROLE_Q] = "q",
+	    [MC_ROLE_K] = "k",
+	    [MC_ROLE_V] = "v",
+	    [MC_ROLE_O] = "o",
+	    [MC_ROLE_ROUTER] = "router",
+	    [MC_ROLE_GATE] = "gate",
+	    [MC_ROLE_UP] = "up",
+	    [MC_ROLE_DOWN] = "down",
+	    [MC_ROLE_ATTENTION] = "attention",
+	    [MC_ROLE_MOE] = "moe",
+	    [MC_ROLE_LAYER] = "layer",
+	    [MC_ROLE_EXPERT] = "expert"};
 	mc_assert((size_t)role < sizeof names / sizeof *names);
 	return names[role];
 }
@@ -30,7 +45,8 @@ static bool read_config(struct mc_model *model, struct mc_error *err)
 
 	mc_buf_init(&text, MAX_CONFIG);
 	if (mc_checkpoint_read_file(&model->checkpoint, "config.json", &text, err))
-		model->config_json = mc_json_parse(mc_buf_text(&text), text.length, "config.json", err);
+		model->config_json =
+		    mc_json_parse(mc_buf_text(&text), text.length, "config.json", err);
 	mc_buf_release(&text);
 	if (model->config_json != NULL && mc_json_type(model->config_json) != MC_JSON_OBJECT)
 		return mc_fail(err, MC_INVALID, "config.json", "must be an object, not %s",
@@ -44,14 +60,17 @@ static bool require_unquantized(const struct mc_json *config, struct mc_error *e
 	const struct mc_json *quantization = mc_json_get(config, "quantization_config");
 
 	if (mc_json_is_null(quantization))
-		quantization = mc_json_get(mc_json_get(config, "text_config"), "quantization_config");
+		quantization =
+		    mc_json_get(mc_json_get(config, "text_config"), "quantization_config");
 	if (mc_json_is_null(quantization))
 		quantization = mc_json_get(config, "compression_config");
 	if (mc_json_is_null(quantization))
 		return true;
 	const struct mc_json *method = mc_json_get(quantization, "quant_method");
-	return mc_fail(err, MC_UNSUPPORTED, "config.json", "the checkpoint is already quantized (quant_method %.40s); the original is needed",
-	    method != NULL && mc_json_type(method) == MC_JSON_STRING ? mc_json_string(method, NULL) : "not named");
+	return mc_fail(err, MC_UNSUPPORTED, "config.json",
+	    "the checkpoint is already quantized (quant_method %.40s); the original is needed",
+	    method != NULL && mc_json_type(method) == MC_JSON_STRING ? mc_json_string(method, NULL)
+								     : "not named");
 }
 
 static bool parse_config(struct mc_model *model, struct mc_error *err)
@@ -65,11 +84,14 @@ static bool parse_config(struct mc_model *model, struct mc_error *err)
 		return false;
 	snprintf(c->model_type, sizeof c->model_type, "%s", model->arch->model_type);
 	if (c->experts > 0 && c->experts_per_token > c->experts)
-		return mc_fail(err, MC_INVALID, "config.json", "%zu experts a token are more than the %zu experts", c->experts_per_token, c->experts);
+		return mc_fail(err, MC_INVALID, "config.json",
+		    "%zu experts a token are more than the %zu experts", c->experts_per_token,
+		    c->experts);
 	return true;
 }
 
-bool mc_model_open(struct mc_model *model, const struct mc_roots *roots, const char *folder, struct mc_error *err)
+bool mc_model_open(
+    struct mc_model *model, const struct mc_roots *roots, const char *folder, struct mc_error *err)
 {
 	*model = (struct mc_model){0};
 	if (!mc_checkpoint_open(&model->checkpoint, roots, folder, err))
@@ -109,7 +131,8 @@ struct mc_module *mc_model_find(const struct mc_model *model, const char *name)
 	return i == MC_NO_INDEX ? NULL : model->modules[i];
 }
 
-struct mc_module *mc_model_set_module(struct mc_model *model, const char *name, struct mc_module *module)
+struct mc_module *mc_model_set_module(
+    struct mc_model *model, const char *name, struct mc_module *module)
 {
 	size_t i = position(model, name);
 
@@ -120,8 +143,10 @@ struct mc_module *mc_model_set_module(struct mc_model *model, const char *name, 
 	return old;
 }
 
-struct mc_module *mc_model_expert(const struct mc_model *model, size_t layer, size_t expert, size_t offset)
+struct mc_module *mc_model_expert(
+    const struct mc_model *model, size_t layer, size_t expert, size_t offset)
 {
-	mc_assert(model->layers[layer].moe != MC_NO_INDEX && expert < model->config.experts && offset < 4);
+	mc_assert(model->layers[layer].moe != MC_NO_INDEX && expert < model->config.experts &&
+		  offset < 4);
 	return model->modules[model->layers[layer].gate - 1 + 4 * expert + offset];
 }

@@ -1,5 +1,6 @@
 /*
- * model_build.c - the list of modules, in definition order, each with its tensors claimed and checked
+ * model_build.c - the list of modules, in definition order, each with its tensors claimed and
+ * checked
  *
  * Two layouts of experts: one tensor a projection, or all experts of a layer in two tensors
  * (gate_up_proj [E, 2F, D], gate rows first; down_proj [E, D, F]), of which each linear is a slice.
@@ -37,7 +38,8 @@ static const char *expand(const char *pattern, size_t layer, size_t expert, char
 
 	for (const char *p = pattern; *p != '\0' && used + 24 < MAX_NAME; p++)
 		if (strncmp(p, "{l}", 3) == 0 || strncmp(p, "{e}", 3) == 0) {
-			used += (size_t)snprintf(text + used, MAX_NAME - used, "%zu", p[1] == 'l' ? layer : expert);
+			used += (size_t)snprintf(
+			    text + used, MAX_NAME - used, "%zu", p[1] == 'l' ? layer : expert);
 			p += 2;
 		} else {
 			text[used++] = *p;
@@ -53,24 +55,29 @@ static bool is_bad(struct builder *b, enum mc_code code, const char *tensor, con
 
 /* --- claiming --------------------------------------------------------------------------------- */
 
-static const struct mc_ckpt_tensor *claim(struct builder *b, const char *name, unsigned rank, const uint64_t *shape)
+static const struct mc_ckpt_tensor *claim(
+    struct builder *b, const char *name, unsigned rank, const uint64_t *shape)
 {
 	const struct mc_ckpt_tensor *tensor = mc_checkpoint_find(&b->model->checkpoint, name);
 	char have[96], want[96];
 
 	if (tensor == NULL) {
-		(void)mc_fail(b->err, MC_CORRUPT, name, "the checkpoint lacks this tensor of a %s model, needed with shape %s",
+		(void)mc_fail(b->err, MC_CORRUPT, name,
+		    "the checkpoint lacks this tensor of a %s model, needed with shape %s",
 		    b->model->config.model_type, mc_shape_text(rank, shape, want, sizeof want));
 		return NULL;
 	}
-	if (tensor->entry->rank != rank || memcmp(tensor->entry->shape, shape, rank * sizeof *shape) != 0) {
+	if (tensor->entry->rank != rank ||
+	    memcmp(tensor->entry->shape, shape, rank * sizeof *shape) != 0) {
 		(void)mc_fail(b->err, MC_CORRUPT, name, "has shape %s, config.json needs %s",
 		    mc_shape_text(tensor->entry->rank, tensor->entry->shape, have, sizeof have),
 		    mc_shape_text(rank, shape, want, sizeof want));
 		return NULL;
 	}
 	if (!mc_dtype_is_weight(tensor->entry->dtype)) {
-		(void)mc_fail(b->err, MC_UNSUPPORTED, name, "has dtype %s; weights must be F32, F16 or BF16", mc_dtype_name(tensor->entry->dtype));
+		(void)mc_fail(b->err, MC_UNSUPPORTED, name,
+		    "has dtype %s; weights must be F32, F16 or BF16",
+		    mc_dtype_name(tensor->entry->dtype));
 		return NULL;
 	}
 	b->claimed[tensor - b->model->checkpoint.tensors] = true;
@@ -79,18 +86,20 @@ static const struct mc_ckpt_tensor *claim(struct builder *b, const char *name, u
 
 /* --- adding modules --------------------------------------------------------------------------- */
 
-static struct mc_module *add(struct builder *b, const char *pattern, size_t layer, size_t expert, const char *class_name,
-    enum mc_module_kind kind, enum mc_role role)
+static struct mc_module *add(struct builder *b, const char *pattern, size_t layer, size_t expert,
+    const char *class_name, enum mc_module_kind kind, enum mc_role role)
 {
 	struct mc_model *model = b->model;
 	char name[MAX_NAME];
 
-	if (!mc_grow((void **)&model->modules, &b->capacity, model->modules_count + 1, sizeof *model->modules, "modules", b->err))
+	if (!mc_grow((void **)&model->modules, &b->capacity, model->modules_count + 1,
+		sizeof *model->modules, "modules", b->err))
 		return NULL;
 	struct mc_module *m = mc_alloc(1, sizeof *m, "module", b->err);
 	if (m == NULL)
 		return NULL;
-	*m = (struct mc_module){.class_name = class_name, .kind = kind, .role = role, .layer = layer, .expert = expert};
+	*m = (struct mc_module){
+	    .class_name = class_name, .kind = kind, .role = role, .layer = layer, .expert = expert};
 	m->name = mc_strdup(expand(pattern, layer, expert, name), b->err);
 	if (m->name == NULL) {
 		free(m);
@@ -100,14 +109,16 @@ static struct mc_module *add(struct builder *b, const char *pattern, size_t laye
 	return m;
 }
 
-static bool add_container(struct builder *b, const char *pattern, size_t layer, size_t expert, const char *class_name, enum mc_role role)
+static bool add_container(struct builder *b, const char *pattern, size_t layer, size_t expert,
+    const char *class_name, enum mc_role role)
 {
 	return add(b, pattern, layer, expert, class_name, MC_KIND_CONTAINER, role) != NULL;
 }
 
 /* A module with a weight [rows, cols] (norms: [rows]) and, when asked for, a bias [rows]. */
-static bool add_weight(struct builder *b, const char *pattern, size_t layer, size_t expert, const char *class_name,
-    enum mc_module_kind kind, enum mc_role role, size_t rows, size_t cols, bool bias)
+static bool add_weight(struct builder *b, const char *pattern, size_t layer, size_t expert,
+    const char *class_name, enum mc_module_kind kind, enum mc_role role, size_t rows, size_t cols,
+    bool bias)
 {
 	struct mc_module *m = add(b, pattern, layer, expert, class_name, kind, role);
 	uint64_t shape[2] = {rows, cols};
@@ -128,15 +139,18 @@ static bool add_weight(struct builder *b, const char *pattern, size_t layer, siz
 	return m->bias != NULL;
 }
 
-static bool add_linear(struct builder *b, const char *pattern, size_t layer, size_t expert, enum mc_role role, size_t rows,
-    size_t cols, bool bias)
+static bool add_linear(struct builder *b, const char *pattern, size_t layer, size_t expert,
+    enum mc_role role, size_t rows, size_t cols, bool bias)
 {
-	return add_weight(b, pattern, layer, expert, "Linear", MC_KIND_LINEAR, role, rows, cols, bias);
+	return add_weight(
+	    b, pattern, layer, expert, "Linear", MC_KIND_LINEAR, role, rows, cols, bias);
 }
 
-static bool add_norm(struct builder *b, const char *pattern, size_t layer, enum mc_role role, size_t n)
+static bool add_norm(
+    struct builder *b, const char *pattern, size_t layer, enum mc_role role, size_t n)
 {
-	return add_weight(b, pattern, layer, MC_NO_INDEX, b->model->arch->classes.norm, MC_KIND_NORM, role, n, 1, false);
+	return add_weight(b, pattern, layer, MC_NO_INDEX, b->model->arch->classes.norm,
+	    MC_KIND_NORM, role, n, 1, false);
 }
 
 /* --- experts ---------------------------------------------------------------------------------- */
@@ -164,8 +178,9 @@ static bool find_fused(struct builder *b, size_t layer, struct fused *ret)
 }
 
 /* A slice of a fused tensor: rows [first, first + rows) of its rows of `cols` elements. */
-static bool add_slice(struct builder *b, const char *pattern, size_t layer, size_t expert, enum mc_role role, size_t rows,
-    size_t cols, const struct mc_ckpt_tensor *tensor, uint64_t first)
+static bool add_slice(struct builder *b, const char *pattern, size_t layer, size_t expert,
+    enum mc_role role, size_t rows, size_t cols, const struct mc_ckpt_tensor *tensor,
+    uint64_t first)
 {
 	struct mc_module *m = add(b, pattern, layer, expert, "Linear", MC_KIND_LINEAR, role);
 
@@ -187,11 +202,12 @@ static bool add_expert(struct builder *b, size_t l, size_t e, const struct fused
 	if (!add_container(b, n->expert, l, e, b->model->arch->classes.expert, MC_ROLE_EXPERT))
 		return false;
 	if (fused->gate_up != NULL)
-		return add_slice(b, n->gate, l, e, MC_ROLE_GATE, F, D, fused->gate_up, e * 2 * F)
-		    && add_slice(b, n->up, l, e, MC_ROLE_UP, F, D, fused->gate_up, e * 2 * F + F)
-		    && add_slice(b, n->down, l, e, MC_ROLE_DOWN, D, F, fused->down, e * D);
-	return add_linear(b, n->gate, l, e, MC_ROLE_GATE, F, D, false) && add_linear(b, n->up, l, e, MC_ROLE_UP, F, D, false)
-	    && add_linear(b, n->down, l, e, MC_ROLE_DOWN, D, F, false);
+		return add_slice(b, n->gate, l, e, MC_ROLE_GATE, F, D, fused->gate_up, e * 2 * F) &&
+		       add_slice(b, n->up, l, e, MC_ROLE_UP, F, D, fused->gate_up, e * 2 * F + F) &&
+		       add_slice(b, n->down, l, e, MC_ROLE_DOWN, D, F, fused->down, e * D);
+	return add_linear(b, n->gate, l, e, MC_ROLE_GATE, F, D, false) &&
+	       add_linear(b, n->up, l, e, MC_ROLE_UP, F, D, false) &&
+	       add_linear(b, n->down, l, e, MC_ROLE_DOWN, D, F, false);
 }
 
 static bool add_moe(struct builder *b, size_t l, struct mc_layer_index *index)
@@ -201,8 +217,9 @@ static bool add_moe(struct builder *b, size_t l, struct mc_layer_index *index)
 	struct fused fused;
 
 	index->moe = b->model->modules_count;
-	if (!find_fused(b, l, &fused) || !add_container(b, b->names->moe, l, MC_NO_INDEX, classes->moe, MC_ROLE_MOE)
-	    || !add_container(b, b->names->experts, l, MC_NO_INDEX, classes->experts, MC_ROLE_NONE))
+	if (!find_fused(b, l, &fused) ||
+	    !add_container(b, b->names->moe, l, MC_NO_INDEX, classes->moe, MC_ROLE_MOE) ||
+	    !add_container(b, b->names->experts, l, MC_NO_INDEX, classes->experts, MC_ROLE_NONE))
 		return false;
 	index->gate = b->model->modules_count + 1;
 	index->up = index->gate + 1;
@@ -211,7 +228,8 @@ static bool add_moe(struct builder *b, size_t l, struct mc_layer_index *index)
 		if (!add_expert(b, l, e, &fused))
 			return false;
 	index->router = b->model->modules_count;
-	return add_weight(b, b->names->router, l, MC_NO_INDEX, classes->router, MC_KIND_ROUTER, MC_ROLE_ROUTER, c->experts, c->hidden, false);
+	return add_weight(b, b->names->router, l, MC_NO_INDEX, classes->router, MC_KIND_ROUTER,
+	    MC_ROLE_ROUTER, c->experts, c->hidden, false);
 }
 
 static bool add_dense(struct builder *b, size_t l, struct mc_layer_index *index)
@@ -220,15 +238,20 @@ static bool add_dense(struct builder *b, size_t l, struct mc_layer_index *index)
 	const struct mc_arch_names *n = b->names;
 
 	if (n->dense == NULL)
-		return mc_fail(b->err, MC_UNSUPPORTED, "config.json", "layer %zu has no experts, which %s does not know", l, c->model_type);
-	if (!add_container(b, n->dense, l, MC_NO_INDEX, b->model->arch->classes.dense, MC_ROLE_NONE))
+		return mc_fail(b->err, MC_UNSUPPORTED, "config.json",
+		    "layer %zu has no experts, which %s does not know", l, c->model_type);
+	if (!add_container(
+		b, n->dense, l, MC_NO_INDEX, b->model->arch->classes.dense, MC_ROLE_NONE))
 		return false;
 	index->gate = b->model->modules_count;
 	index->up = index->gate + 1;
 	index->down = index->gate + 2;
-	return add_linear(b, n->dense_gate, l, MC_NO_INDEX, MC_ROLE_GATE, c->intermediate, c->hidden, false)
-	    && add_linear(b, n->dense_up, l, MC_NO_INDEX, MC_ROLE_UP, c->intermediate, c->hidden, false)
-	    && add_linear(b, n->dense_down, l, MC_NO_INDEX, MC_ROLE_DOWN, c->hidden, c->intermediate, false);
+	return add_linear(b, n->dense_gate, l, MC_NO_INDEX, MC_ROLE_GATE, c->intermediate,
+		   c->hidden, false) &&
+	       add_linear(
+		   b, n->dense_up, l, MC_NO_INDEX, MC_ROLE_UP, c->intermediate, c->hidden, false) &&
+	       add_linear(b, n->dense_down, l, MC_NO_INDEX, MC_ROLE_DOWN, c->hidden,
+		   c->intermediate, false);
 }
 
 /* --- layers ----------------------------------------------------------------------------------- */
@@ -240,21 +263,24 @@ static bool add_attention(struct builder *b, size_t l, struct mc_layer_index *in
 	size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, D = c->hidden;
 
 	index->attention = b->model->modules_count;
-	if (!add_container(b, n->attention, l, MC_NO_INDEX, b->model->arch->classes.attention, MC_ROLE_ATTENTION))
+	if (!add_container(b, n->attention, l, MC_NO_INDEX, b->model->arch->classes.attention,
+		MC_ROLE_ATTENTION))
 		return false;
 	index->q = b->model->modules_count;
 	index->k = index->q + 1;
 	index->v = index->q + 2;
 	index->o = index->q + 3;
-	if (!add_linear(b, n->q, l, MC_NO_INDEX, MC_ROLE_Q, q, D, c->qkv_bias) || !add_linear(b, n->k, l, MC_NO_INDEX, MC_ROLE_K, kv, D, c->qkv_bias)
-	    || !add_linear(b, n->v, l, MC_NO_INDEX, MC_ROLE_V, kv, D, c->qkv_bias)
-	    || !add_linear(b, n->o, l, MC_NO_INDEX, MC_ROLE_O, D, q, c->o_bias))
+	if (!add_linear(b, n->q, l, MC_NO_INDEX, MC_ROLE_Q, q, D, c->qkv_bias) ||
+	    !add_linear(b, n->k, l, MC_NO_INDEX, MC_ROLE_K, kv, D, c->qkv_bias) ||
+	    !add_linear(b, n->v, l, MC_NO_INDEX, MC_ROLE_V, kv, D, c->qkv_bias) ||
+	    !add_linear(b, n->o, l, MC_NO_INDEX, MC_ROLE_O, D, q, c->o_bias))
 		return false;
 	if (!c->qk_norm)
 		return true;
 	index->q_norm = b->model->modules_count;
 	index->k_norm = index->q_norm + 1;
-	return add_norm(b, n->q_norm, l, MC_ROLE_Q_NORM, c->head_dim) && add_norm(b, n->k_norm, l, MC_ROLE_K_NORM, c->head_dim);
+	return add_norm(b, n->q_norm, l, MC_ROLE_Q_NORM, c->head_dim) &&
+	       add_norm(b, n->k_norm, l, MC_ROLE_K_NORM, c->head_dim);
 }
 
 static bool add_layer(struct builder *b, size_t l)
@@ -262,16 +288,23 @@ static bool add_layer(struct builder *b, size_t l)
 	const struct mc_model_config *c = &b->model->config;
 	struct mc_layer_index *index = &b->model->layers[l];
 
-	*index = (struct mc_layer_index){.layer = b->model->modules_count, .attention_norm = MC_NO_INDEX, .ffn_norm = MC_NO_INDEX,
-	    .q_norm = MC_NO_INDEX, .k_norm = MC_NO_INDEX, .moe = MC_NO_INDEX, .router = MC_NO_INDEX};
-	if (!add_container(b, b->names->layer, l, MC_NO_INDEX, b->model->arch->classes.layer, MC_ROLE_LAYER) || !add_attention(b, l, index))
+	*index = (struct mc_layer_index){.layer = b->model->modules_count,
+	    .attention_norm = MC_NO_INDEX,
+	    .ffn_norm = MC_NO_INDEX,
+	    .q_norm = MC_NO_INDEX,
+	    .k_norm = MC_NO_INDEX,
+	    .moe = MC_NO_INDEX,
+	    .router = MC_NO_INDEX};
+	if (!add_container(
+		b, b->names->layer, l, MC_NO_INDEX, b->model->arch->classes.layer, MC_ROLE_LAYER) ||
+	    !add_attention(b, l, index))
 		return false;
 	if (!(c->is_moe[l] ? add_moe(b, l, index) : add_dense(b, l, index)))
 		return false;
 	index->attention_norm = b->model->modules_count;
 	index->ffn_norm = index->attention_norm + 1;
-	return add_norm(b, b->names->attention_norm, l, MC_ROLE_ATTENTION_NORM, c->hidden)
-	    && add_norm(b, b->names->ffn_norm, l, MC_ROLE_FFN_NORM, c->hidden);
+	return add_norm(b, b->names->attention_norm, l, MC_ROLE_ATTENTION_NORM, c->hidden) &&
+	       add_norm(b, b->names->ffn_norm, l, MC_ROLE_FFN_NORM, c->hidden);
 }
 
 static bool add_all(struct builder *b)
@@ -283,7 +316,8 @@ static bool add_all(struct builder *b)
 	if (model->layers == NULL)
 		return false;
 	model->embed = 0;
-	if (!add_weight(b, b->names->embed, MC_NO_INDEX, MC_NO_INDEX, "Embedding", MC_KIND_EMBEDDING, MC_ROLE_EMBED, c->vocab, c->hidden, false))
+	if (!add_weight(b, b->names->embed, MC_NO_INDEX, MC_NO_INDEX, "Embedding",
+		MC_KIND_EMBEDDING, MC_ROLE_EMBED, c->vocab, c->hidden, false))
 		return false;
 	for (size_t l = 0; l < c->layers; l++)
 		if (!add_layer(b, l))
@@ -292,7 +326,8 @@ static bool add_all(struct builder *b)
 	if (!add_norm(b, b->names->final_norm, MC_NO_INDEX, MC_ROLE_FINAL_NORM, c->hidden))
 		return false;
 	model->head = c->tied_embeddings ? MC_NO_INDEX : model->modules_count;
-	return c->tied_embeddings || add_linear(b, b->names->lm_head, MC_NO_INDEX, MC_NO_INDEX, MC_ROLE_HEAD, c->vocab, c->hidden, false);
+	return c->tied_embeddings || add_linear(b, b->names->lm_head, MC_NO_INDEX, MC_NO_INDEX,
+					 MC_ROLE_HEAD, c->vocab, c->hidden, false);
 }
 
 /* --- left-over tensors ------------------------------------------------------------------------ */
@@ -303,14 +338,16 @@ static bool may_stay(const struct builder *b, const char *name)
 	char extra[MAX_NAME];
 	size_t head = strlen(b->names->lm_head);
 
-	for (const char *const *prefix = b->model->arch->ignored_prefixes; prefix != NULL && *prefix != NULL; prefix++)
+	for (const char *const *prefix = b->model->arch->ignored_prefixes;
+	     prefix != NULL && *prefix != NULL; prefix++)
 		if (strncmp(name, *prefix, strlen(*prefix)) == 0)
 			return true;
 	/* a layer behind the last one predicts further tokens in training */
 	expand(b->names->layer, c->layers, 0, extra);
 	if (strncmp(name, extra, strlen(extra)) == 0 && name[strlen(extra)] == '.')
 		return true;
-	return c->tied_embeddings && strncmp(name, b->names->lm_head, head) == 0 && name[head] == '.';
+	return c->tied_embeddings && strncmp(name, b->names->lm_head, head) == 0 &&
+	       name[head] == '.';
 }
 
 static bool check_left_over(struct builder *b)
@@ -322,10 +359,14 @@ static bool check_left_over(struct builder *b)
 		if (b->claimed[i] || may_stay(b, name))
 			continue;
 		const char *dot = strrchr(name, '.');
-		if (dot != NULL && (strcmp(dot, ".weight_scale") == 0 || strcmp(dot, ".weight_scale_inv") == 0 || strcmp(dot, ".weight_packed") == 0
-			|| strcmp(dot, ".qweight") == 0))
-			return is_bad(b, MC_UNSUPPORTED, name, "this tensor says that the checkpoint is already quantized");
-		return mc_fail(b->err, MC_CORRUPT, name, "is not part of a %s model with the sizes of config.json", b->model->config.model_type);
+		if (dot != NULL &&
+		    (strcmp(dot, ".weight_scale") == 0 || strcmp(dot, ".weight_scale_inv") == 0 ||
+			strcmp(dot, ".weight_packed") == 0 || strcmp(dot, ".qweight") == 0))
+			return is_bad(b, MC_UNSUPPORTED, name,
+			    "this tensor says that the checkpoint is already quantized");
+		return mc_fail(b->err, MC_CORRUPT, name,
+		    "is not part of a %s model with the sizes of config.json",
+		    b->model->config.model_type);
 	}
 	return true;
 }
@@ -342,7 +383,8 @@ static void choose_names(struct builder *b)
 	for (size_t l = 0; l < b->model->config.layers; l++) {
 		if (!b->model->config.is_moe[l])
 			continue;
-		snprintf(name, sizeof name, "%s.weight", expand(arch->alternative->router, l, 0, router));
+		snprintf(name, sizeof name, "%s.weight",
+		    expand(arch->alternative->router, l, 0, router));
 		if (mc_checkpoint_find(&b->model->checkpoint, name) != NULL)
 			b->names = arch->alternative;
 		return;
@@ -354,7 +396,8 @@ bool mc_model_build(struct mc_model *model, struct mc_error *err)
 	struct builder b = {.model = model, .err = err};
 
 	choose_names(&b);
-	b.claimed = mc_alloc(model->checkpoint.count + 1, sizeof *b.claimed, "claimed tensors", err);
+	b.claimed =
+	    mc_alloc(model->checkpoint.count + 1, sizeof *b.claimed, "claimed tensors", err);
 	bool ok = b.claimed != NULL && add_all(&b) && check_left_over(&b);
 	free(b.claimed);
 	return ok;

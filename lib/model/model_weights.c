@@ -90,3 +90,12 @@ bool mc_model_read_vector(const struct mc_model *model, const struct mc_module *
 	*ret = values;
 	return true;
 }
+
+uint64_t mc_model_read_bytes(const struct mc_module *module, enum mc_dtype precision)
+{
+	uint64_t n = (uint64_t)module->rows * module->cols;
+	enum mc_dtype dtype = precision == MC_DTYPE_COUNT ? module->weight->entry->dtype : precision;
+	uint64_t bias = module->bias != NULL ? module->rows * sizeof(float) + 64 : 0;
+
+	return n * mc_dtype_bits(dtype) / 8 + 64 + bias + 2 * (CHUNK * sizeof(float) + 64);
+}

@@ -97,7 +97,8 @@ static void find_short_tokens(struct mc_tok_bpe *bpe)
 		if (!mc_tok_vocab_find(&bpe->vocab, text, 6, &bpe->byte_ids[byte]))
 			bpe->byte_ids[byte] = NONE;
 	}
-	if (!mc_tok_vocab_find(
+	if (bpe->unk_token.length == 0 ||
+	    !mc_tok_vocab_find(
 	        &bpe->vocab, bpe->unk_token.bytes, bpe->unk_token.length, &bpe->unk_id))
 		bpe->unk_id = NONE;
 }
@@ -266,14 +267,17 @@ static bool read_model(
 
 struct mc_tok_bpe *mc_tok_bpe_new(const struct mc_json *json, struct mc_error *err)
 {
+	static const char where[] = "tokenizer.json /model";
 	struct mc_tok_bpe *bpe = mc_alloc(1, sizeof(*bpe), "a tokenizer", err);
-	struct mc_tok_node node;
+	struct mc_tok_node node = {.json = json, .role = "model", .type = "BPE"};
+	/* Old files do not say the type; only this model has merges. */
+	bool untyped = mc_json_get(json, "merges") && !mc_json_get(json, "type");
 
 	if (!bpe)
 		return NULL;
+	memcpy(node.where, where, sizeof(where));
 	bpe->cache = mc_alloc(CACHE_SLOTS, sizeof(*bpe->cache), "a cache of words", err);
-	if (!bpe->cache ||
-	    !mc_tok_node_read(&node, json, "model", "tokenizer.json /model", err) ||
+	if (!bpe->cache || (!untyped && !mc_tok_node_read(&node, json, "model", where, err)) ||
 	    !read_model(bpe, &node, err)) {
 		mc_tok_bpe_free(bpe);
 		return NULL;
@@ -471,8 +475,9 @@ static struct remembered *cache_slot(
 	}
 }
 
+/* The word became the ids of `from` from `first` on. */
 static bool remember(struct mc_tok_bpe *bpe, uint64_t hash, const char *word, size_t length,
-    const uint32_t *ids, size_t count, struct mc_error *err)
+    const struct mc_ids *from, size_t first, struct mc_error *err)
 {
 	if (bpe->cache_count >= CACHE_SLOTS / 2 || bpe->cache_words.length >= CACHE_BYTES) {
 		memset(bpe->cache, 0, CACHE_SLOTS * sizeof(*bpe->cache));
@@ -482,11 +487,11 @@ static bool remember(struct mc_tok_bpe *bpe, uint64_t hash, const char *word, si
 	    .word = (uint32_t)bpe->cache_words.length,
 	    .length = (uint32_t)length,
 	    .first = (uint32_t)bpe->cache_ids.count,
-	    .count = (uint32_t)count};
+	    .count = (uint32_t)(from->count - first)};
 	if (!mc_tok_add(&bpe->cache_words, word, length, err))
 		return false;
-	for (size_t i = 0; i < count; i++) {
-		if (!mc_tok_add_id(&bpe->cache_ids, ids[i], err))
+	for (size_t i = first; i < from->count; i++) {
+		if (!mc_tok_add_id(&bpe->cache_ids, from->ids[i], err))
 			return false;
 	}
 	*cache_slot(bpe, hash, word, length) = new;
@@ -524,6 +529,5 @@ bool mc_tok_bpe_encode(struct mc_tok_bpe *bpe, const char *word, size_t length, 
 				return false;
 		}
 	}
-	return !short_word ||
-	       remember(bpe, hash, word, length, out->ids + first, out->count - first, err);
+	return !short_word || remember(bpe, hash, word, length, out, first, err);
 }

@@ -186,7 +186,7 @@ static bool decompose(struct mc_tok_normalizers *list, const char *text, size_t 
 static bool add_form(struct mc_tok_normalizers *list, const char *text, size_t length, int form,
     struct mc_tok_text *out, struct mc_error *err)
 {
-	size_t count;
+	size_t count = 0;
 	utf8proc_ssize_t composed;
 
 	if (!decompose(list, text, length, form, &count, err))

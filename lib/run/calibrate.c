@@ -237,8 +237,6 @@ static bool calibrate_layer(struct run *run, size_t index, struct mc_error *err)
 		struct mc_tap tap = counting_tap(run, &observer, index);
 		if (!mc_forward_layer(&layer, &run->batch, run->hidden, &tap, run->env, err))
 			return false;
-		for (size_t e = 0; coverage != NULL && e < coverage->experts; e++)
-			coverage->expert[e].seen = observer.expert_down[e].tokens;
 	}
 	bool ok = mc_quantize_layer(run->job, &layer, run->hidden == NULL ? NULL : &observer, run->env, &result, err)
 	    && finish_step(run, index, model->modules[model->layers[index].layer]->name, &result, coverage,

@@ -35,11 +35,18 @@ bool mc_source_read(const struct mc_tensor_source *source, const char *name, voi
 	return mc_checkpoint_read(source->checkpoint, tensor, 0, tensor->entry->bytes, into, err);
 }
 
-uint64_t mc_check_module_bytes(const struct mc_scheme *scheme, size_t rows, size_t cols)
+bool mc_check_module_bytes(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows, size_t cols, uint64_t *ret_bytes,
+    struct mc_error *err)
 {
-	/* tensors as stored (at most 4 bytes a code), unpacked, two rows of floats */
-	return mc_rtn_bytes(&scheme->weights, rows, cols) + 8 * (uint64_t)rows * cols + 64 * (uint64_t)rows
-	    + 16 * cols + 65536;
+	struct mc_packed layout;
+	uint64_t bytes = mc_rtn_bytes(&scheme->weights, rows, cols) + 2 * (cols * sizeof(float) + 64);
+
+	if (!mc_pack_layout(scheme, dt, rows, cols, "", &layout, err))
+		return false;
+	for (size_t i = 0; i < layout.count; i++) /* as written, and as computed */
+		bytes += 2 * (mc_tensor_bytes(&layout.items[i].tensor) + 64);
+	*ret_bytes = bytes;
+	return true;
 }
 
 void mc_verdict_merge(struct mc_verdict *into, struct mc_verdict *from)

@@ -28,8 +28,9 @@ struct mc_module_check {
 	const struct mc_parts *computed;   /* or NULL: nothing to compare with */
 };
 
-/* Arena bytes that one check takes at most. */
-uint64_t mc_check_module_bytes(const struct mc_scheme *scheme, size_t rows, size_t cols);
+/* Arena bytes that one check takes at most, without the original's weight. */
+bool mc_check_module_bytes(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows, size_t cols, uint64_t *ret_bytes,
+    struct mc_error *err) MC_CHECKED;
 /* Adds to verdict; false only when something cannot be read. One thread; arena is the worker's. */
 bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *check,
     const struct mc_tensor_source *source, struct mc_arena *arena, struct mc_error *err) MC_CHECKED;

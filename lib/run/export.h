@@ -24,6 +24,8 @@ struct mc_export {
 bool mc_export_write(const struct mc_export *export, struct mc_error *err) MC_CHECKED;
 /* Reads them again, compares, checks; resume/verdict.json. */
 bool mc_export_verify(const struct mc_export *export, bool *ret_valid, struct mc_error *err) MC_CHECKED;
+/* Arena bytes that mc_export_verify takes for one worker. */
+bool mc_export_verify_bytes(const struct mc_job *job, uint64_t *ret_bytes, struct mc_error *err) MC_CHECKED;
 /* Final names for all of it; the manifest, which is the proof that all is there, last. */
 bool mc_export_publish(const struct mc_export *export, struct mc_error *err) MC_CHECKED;
 

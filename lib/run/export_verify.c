@@ -17,7 +17,6 @@ struct work {
 	const struct mc_tensor_source *source;
 	const struct mc_parts *parts;
 	const size_t *modules;     /* of this block */
-	struct mc_weight *weights; /* of this block */
 	struct mc_verdict verdicts[BLOCK];
 	struct mc_arena *scratch;  /* [workers] */
 };
@@ -27,52 +26,63 @@ static bool check_item(void *ctx, size_t item, unsigned worker, struct mc_error 
 	struct work *work = ctx;
 	const struct mc_job *job = work->export->job;
 	const struct mc_module *m = job->model.modules[work->modules[item]];
+	struct mc_env env = *work->export->env; /* with the worker's memory */
+	struct mc_weight weight;
 	struct mc_module_check check = {.name = m->name, .scheme = mc_job_scheme(job, work->modules[item]),
-	    .dt = mc_job_weight_dtype(job, m), .rows = m->rows, .cols = m->cols, .original = &work->weights[item],
+	    .dt = mc_job_weight_dtype(job, m), .rows = m->rows, .cols = m->cols, .original = &weight,
 	    .computed = work->source->parts == NULL ? work->parts : NULL};
 
+	env.arena = &work->scratch[worker];
+	size_t mark = mc_arena_mark(env.arena);
 	mc_verdict_init(&work->verdicts[item]);
-	return mc_env_go_on(work->export->env, err)
-	    && mc_check_module(&work->verdicts[item], &check, work->source, &work->scratch[worker], err);
+	bool ok = mc_env_go_on(&env, err) && mc_model_read_weight(&job->model, m, job->spec->precision, &weight, &env, err)
+	    && mc_check_module(&work->verdicts[item], &check, work->source, env.arena, err);
+	mc_arena_rewind(env.arena, mark);
+	return ok;
 }
 
 static bool check_block(struct work *work, struct mc_verdict *verdict, size_t count, struct mc_error *err)
 {
-	const struct mc_export *export = work->export;
-	const struct mc_job *job = export->job;
-	size_t mark = mc_arena_mark(export->env->arena);
-	uint64_t most = 0;
-	unsigned workers = mc_pool_workers(export->env->pool);
-	bool ok = true;
-
-	for (size_t i = 0; ok && i < count; i++) {
-		const struct mc_module *m = job->model.modules[work->modules[i]];
-		uint64_t bytes = mc_check_module_bytes(mc_job_scheme(job, work->modules[i]), m->rows, m->cols);
-		most = bytes > most ? bytes : most;
-		ok = mc_model_read_weight(&job->model, m, job->spec->precision, &work->weights[i], export->env, err);
-	}
-	for (unsigned w = 0; ok && w < workers; w++)
-		ok = mc_arena_sub(export->env->arena, most, "verify scratch", &work->scratch[w], err);
 	for (size_t i = 0; i < BLOCK; i++)
 		mc_verdict_init(&work->verdicts[i]);
-	ok = ok && mc_pool_run(export->env->pool, count, check_item, work, err);
+	bool ok = mc_pool_run(work->export->env->pool, count, check_item, work, err);
 	for (size_t i = 0; i < BLOCK; i++)
 		mc_verdict_merge(verdict, &work->verdicts[i]);
-	mc_arena_rewind(export->env->arena, mark);
 	return ok;
+}
+
+bool mc_export_verify_bytes(const struct mc_job *job, uint64_t *ret_bytes, struct mc_error *err)
+{
+	uint64_t most = 0;
+
+	for (size_t i = 0; i < job->model.modules_count; i++) {
+		const struct mc_module *m = job->model.modules[i];
+		const struct mc_scheme *scheme = mc_job_scheme(job, i);
+		uint64_t bytes;
+		if (scheme == NULL)
+			continue;
+		if (!mc_check_module_bytes(scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, &bytes, err))
+			return false;
+		bytes += mc_model_read_bytes(m, job->spec->precision);
+		most = bytes > most ? bytes : most;
+	}
+	*ret_bytes = most;
+	return true;
 }
 
 static bool check_modules(struct work *work, struct mc_verdict *verdict, struct mc_error *err)
 {
 	const struct mc_job *job = work->export->job;
-	size_t block[BLOCK], count = 0;
-	struct mc_weight weights[BLOCK];
-	bool ok = true;
+	const struct mc_env *env = work->export->env;
+	size_t block[BLOCK], count = 0, mark = mc_arena_mark(env->arena);
+	unsigned workers = mc_pool_workers(env->pool);
+	uint64_t bytes;
 
 	work->modules = block;
-	work->weights = weights;
-	work->scratch = mc_alloc(mc_pool_workers(work->export->env->pool), sizeof *work->scratch, "verify", err);
-	ok = work->scratch != NULL;
+	work->scratch = mc_alloc(workers, sizeof *work->scratch, "verify", err);
+	bool ok = work->scratch != NULL && mc_export_verify_bytes(job, &bytes, err);
+	for (unsigned w = 0; ok && w < workers; w++)
+		ok = mc_arena_sub(env->arena, bytes, "verify scratch", &work->scratch[w], err);
 	for (size_t i = 0; ok && i < job->model.modules_count; i++) {
 		if (mc_job_scheme(job, i) == NULL)
 			continue;
@@ -83,6 +93,7 @@ static bool check_modules(struct work *work, struct mc_verdict *verdict, struct 
 		}
 	}
 	ok = ok && (count == 0 || check_block(work, verdict, count, err));
+	mc_arena_rewind(env->arena, mark);
 	free(work->scratch);
 	return ok;
 }

@@ -48,23 +48,6 @@ static uint64_t widened(const struct mc_job *job, uint64_t bytes)
 	return used > stored ? bytes / stored * used + bytes : bytes;
 }
 
-/* The checks after the run hold a block of weights and their tensors at a time. */
-static uint64_t verify_bytes(const struct mc_job *job, unsigned workers)
-{
-	uint64_t weights = 0, scratch = 0;
-
-	for (size_t i = 0; i < job->model.modules_count; i++) {
-		const struct mc_module *m = job->model.modules[i];
-		const struct mc_scheme *scheme = mc_job_scheme(job, i);
-		if (scheme == NULL)
-			continue;
-		weights = max64(weights, widened(job, (uint64_t)m->rows * m->cols * 4));
-		scratch = max64(scratch, 2 * mc_rtn_bytes(&scheme->weights, m->rows, m->cols)
-			    + 8 * (uint64_t)m->rows * m->cols + (1 << 20));
-	}
-	return 64 * weights + workers * scratch;
-}
-
 static bool add_layers(struct mc_plan *plan, const struct mc_job *job, unsigned workers, uint64_t *ret_peak,
     struct mc_error *err)
 {
@@ -152,7 +135,7 @@ bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, bool measure, 
 {
 	const struct mc_model *model = &job->model;
 	unsigned workers = mc_pool_workers(env->pool);
-	uint64_t peak;
+	uint64_t peak, verify;
 
 	*plan = (struct mc_plan){.layers = model->config.layers, .experts = model->config.experts,
 	    .experts_per_token = model->config.experts_per_token, .sequences = job->dataset.sequences,
@@ -162,10 +145,11 @@ bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, bool measure, 
 		plan->parameters += entry->bytes * 8 / mc_dtype_bits(entry->dtype);
 	}
 	plan->memory_hidden = plan->tokens * model->config.hidden * sizeof(float);
-	if (!add_layers(plan, job, workers, &peak, err) || !add_head(job, workers, &peak, err) || !add_disk(plan, job, err))
+	if (!add_layers(plan, job, workers, &peak, err) || !add_head(job, workers, &peak, err) || !add_disk(plan, job, err)
+	    || !mc_export_verify_bytes(job, &verify, err))
 		return false;
 	/* the checks come after the hidden states' last use, but the arena still holds them */
-	plan->memory_bytes = plan->memory_hidden + max64(peak, verify_bytes(job, workers)) + SLACK_BYTES;
+	plan->memory_bytes = plan->memory_hidden + max64(peak, workers * (verify + 64)) + SLACK_BYTES;
 	return !measure || estimate_seconds(plan, job, env, err);
 }
 

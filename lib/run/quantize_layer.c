@@ -277,9 +277,12 @@ bool mc_quantize_layer(const struct mc_job *job, const struct mc_layer *layer,
 		const struct mc_module *m = model->modules[i];
 		if (!is_layer_linear(m, layer->index))
 			continue;
-		ret->tasks[ret->count++] = (struct mc_linear_task){.module = i, .scheme = mc_job_scheme(job, i),
-		    .weight = *layer_weight(layer, m), .source = source_of(job, m, observer),
-		    .input = observer == NULL ? NULL : mc_layer_observer_of(observer, m)};
+		struct mc_linear_task *task = &ret->tasks[ret->count++];
+		*task = (struct mc_linear_task){.module = i, .scheme = mc_job_scheme(job, i),
+		    .weight = *layer_weight(layer, m), .source = source_of(job, m, observer)};
+		/* an expert without tokens has no statistics of its own; what stands in for them is chosen with its scale */
+		if (strcmp(task->source, "weights-only") != 0)
+			task->input = mc_layer_observer_of(observer, m);
 	}
 	if (model->layers[layer->index].moe != MC_NO_INDEX) {
 		ret->expert_source = mc_arena_zalloc(env->arena, model->config.experts, sizeof *ret->expert_source,

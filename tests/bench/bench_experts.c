@@ -1,13 +1,14 @@
 /*
  * bench_experts.c - speed of the expert pass, where a calibration spends its time
  *
- *   bench_experts [--width D] [--expert-width F] [--experts E] [--active K] [--tokens T] [--workers N]
+ *   bench_experts [--width D] [--expert-width F] [--experts E] [--active K] [--tokens T] [--workers
+ * N]
  *                [--rounds N]
  *
- * Random bf16 weights in memory, no checkpoint. A line for each way of listening: all experts see all
- * tokens with a tap that does nothing, with statistics of every input, and the routed tokens alone.
- * The peak is that of plain products on the same workers, measured between the passes; of each the
- * best round counts.
+ * Random bf16 weights in memory, no checkpoint. A line for each way of listening: all experts see
+ * all tokens with a tap that does nothing, with statistics of every input, and the routed tokens
+ * alone. The peak is that of plain products on the same workers, measured between the passes; of
+ * each the best round counts.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +23,8 @@ struct shape {
 	size_t width, expert_width, experts, active, tokens, workers, rounds;
 };
 
-/* Statistics as calibration keeps them, [experts + 1, channels] of each; the last row is the layer's. */
+/* Statistics as calibration keeps them, [experts + 1, channels] of each; the last row is the
+ * layer's. */
 struct statistics {
 	size_t channels;
 	double *sum, *squares;
@@ -51,7 +53,8 @@ static double now(void)
 
 static void stop(const struct mc_error *err)
 {
-	fprintf(stderr, "bench_experts: %s: %s: %s\n", mc_code_name(err->code), err->where, err->text);
+	fprintf(
+	    stderr, "bench_experts: %s: %s: %s\n", mc_code_name(err->code), err->where, err->text);
 	exit(1);
 }
 
@@ -126,7 +129,8 @@ static void make_statistics(struct bench *b)
 	st->max = memory(rows * st->channels, sizeof *st->max);
 }
 
-/* --- listeners --------------------------------------------------------------------------------- */
+/* --- listeners ---------------------------------------------------------------------------------
+ */
 
 static bool listen_nothing(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
 {
@@ -154,8 +158,8 @@ static bool listen_twice(void *ctx, const struct mc_tap_slice *slice, struct mc_
 	for (size_t i = 0; i < slice->count; i++) {
 		const float *row = slice->x + (slice->rows ? slice->rows[i] : i) * slice->ldx;
 		float low, high;
-		mc_channel_stats_add(row, slice->ldx, 1, slice->channels, st->sum + at, st->squares + at,
-		    st->absmax + at);
+		mc_channel_stats_add(row, slice->ldx, 1, slice->channels, st->sum + at,
+		    st->squares + at, st->absmax + at);
 		mc_range(row, slice->channels, &low, &high);
 		st->min[at] = low < st->min[at] ? low : st->min[at];
 		st->max[at] = high > st->max[at] ? high : st->max[at];
@@ -170,12 +174,13 @@ static bool listen_once(void *ctx, const struct mc_tap_slice *slice, struct mc_e
 	size_t at = place(b, slice);
 
 	(void)err;
-	mc_block_stats_add(slice->x, slice->ldx, slice->rows, slice->count, slice->channels, st->sum + at,
-	    st->squares + at, st->absmax + at, st->min + at, st->max + at);
+	mc_block_stats_add(slice->x, slice->ldx, slice->rows, slice->count, slice->channels,
+	    st->sum + at, st->squares + at, st->absmax + at, st->min + at, st->max + at);
 	return true;
 }
 
-/* --- measuring --------------------------------------------------------------------------------- */
+/* --- measuring ---------------------------------------------------------------------------------
+ */
 
 struct way {
 	const char *name;
@@ -187,7 +192,10 @@ struct way {
 static void measure_pass(struct bench *b, struct way *way)
 {
 	struct mc_tap tap = {.inputs = way->inputs, .ctx = b};
-	struct mc_moe_call call = {.layer = &b->layer, .tokens = b->shape.tokens, .x = b->x, .out = b->out,
+	struct mc_moe_call call = {.layer = &b->layer,
+	    .tokens = b->shape.tokens,
+	    .x = b->x,
+	    .out = b->out,
 	    .tap = way->inputs != NULL ? &tap : NULL};
 	double flops = mc_forward_flops(&b->model, 0, b->shape.tokens, way->all), begin = now();
 	struct mc_error err;
@@ -219,7 +227,8 @@ static void measure_workers(struct bench *b, unsigned workers)
 		stop(&err);
 	for (size_t round = 0; round < b->shape.rounds; round++)
 		for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
-			if (!mc_linalg_measure(1024, 1024, b->shape.width, 0.5, &b->env, &rate, &err))
+			if (!mc_linalg_measure(
+				1024, 1024, b->shape.width, 0.5, &b->env, &rate, &err))
 				stop(&err);
 			peak = rate > peak ? rate : peak;
 			measure_pass(b, &ways[w]);
@@ -249,7 +258,8 @@ static void read_options(int argc, char **argv, struct shape *s)
 				known = *options[o].value > 0;
 			}
 		if (!known) {
-			fprintf(stderr, "bench_experts: '%s' is not an option with a number\n", argv[i]);
+			fprintf(stderr, "bench_experts: '%s' is not an option with a number\n",
+			    argv[i]);
 			exit(2);
 		}
 	}
@@ -259,13 +269,18 @@ int main(int argc, char **argv)
 {
 	static struct bench b; /* the model's configuration is too big for a stack */
 
-	b.shape = (struct shape){.width = 2048, .expert_width = 768, .experts = 16, .active = 8,
-	    .tokens = 8192, .rounds = 3};
+	b.shape = (struct shape){.width = 2048,
+	    .expert_width = 768,
+	    .experts = 16,
+	    .active = 8,
+	    .tokens = 8192,
+	    .rounds = 3};
 	read_options(argc, argv, &b.shape);
 	make_layer(&b);
 	make_statistics(&b);
-	printf("D %zu, F %zu, E %zu, K %zu, T %zu\nworkers  way %34s GFLOP/s   of peak\n", b.shape.width,
-	    b.shape.expert_width, b.shape.experts, b.shape.active, b.shape.tokens, "");
+	printf("D %zu, F %zu, E %zu, K %zu, T %zu\nworkers  way %34s GFLOP/s   of peak\n",
+	    b.shape.width, b.shape.expert_width, b.shape.experts, b.shape.active, b.shape.tokens,
+	    "");
 	if (b.shape.workers > 0) {
 		measure_workers(&b, (unsigned)b.shape.workers);
 		return 0;

@@ -5,11 +5,11 @@
  *
  * DIR is a case or a folder of cases. A case is a model folder with expected.safetensors beside its
  * config.json: input_ids.<s>, hidden.<s>.embed, hidden.<s>.<layer>, router_indices.<s>.<layer>,
- * router_weights.<s>.<layer>, logits.<s>. All sequences go through the decoder together, once with the
- * experts seeing their own tokens and once seeing all. NAME may hold '*' and '?'.
+ * router_weights.<s>.<layer>, logits.<s>. All sequences go through the decoder together, once with
+ * the experts seeing their own tokens and once seeing all. NAME may hold '*' and '?'.
  *
- * Exit: 0 every case within the tolerance; 1 one past it, or not computable; 2 usage, a missing folder,
- * or no case.
+ * Exit: 0 every case within the tolerance; 1 one past it, or not computable; 2 usage, a missing
+ * folder, or no case.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -53,9 +53,11 @@ struct parity {
 	size_t compared, mismatches;
 };
 
-/* --- expected tensors --------------------------------------------------------------------------- */
+/* --- expected tensors ---------------------------------------------------------------------------
+ */
 
-static const struct mc_st_entry *find(const struct parity *p, const char *kind, size_t s, const char *rest)
+static const struct mc_st_entry *find(
+    const struct parity *p, const char *kind, size_t s, const char *rest)
 {
 	char name[96];
 
@@ -70,25 +72,30 @@ static void *read_expected(struct parity *p, const char *kind, size_t s, const c
 	const struct mc_st_entry *entry = find(p, kind, s, rest);
 
 	if (entry == NULL) {
-		(void)mc_fail(err, MC_NOT_FOUND, p->expected.name, "there is no tensor %s.%zu%s", kind, s, rest);
+		(void)mc_fail(err, MC_NOT_FOUND, p->expected.name, "there is no tensor %s.%zu%s",
+		    kind, s, rest);
 		return NULL;
 	}
-	if (entry->dtype != dtype || entry->rank != 2 || entry->shape[0] != rows || entry->shape[1] != cols) {
-		(void)mc_fail(err, MC_CORRUPT, p->expected.name, "%s is not %s [%zu, %zu]", entry->name,
-		    mc_dtype_name(dtype), rows, cols);
+	if (entry->dtype != dtype || entry->rank != 2 || entry->shape[0] != rows ||
+	    entry->shape[1] != cols) {
+		(void)mc_fail(err, MC_CORRUPT, p->expected.name, "%s is not %s [%zu, %zu]",
+		    entry->name, mc_dtype_name(dtype), rows, cols);
 		return NULL;
 	}
 	void *data = mc_arena_alloc(p->env.arena, entry->bytes, 1, entry->name, err);
-	return data != NULL && mc_st_read(&p->expected, entry, 0, entry->bytes, data, err) ? data : NULL;
+	return data != NULL && mc_st_read(&p->expected, entry, 0, entry->bytes, data, err) ? data
+											   : NULL;
 }
 
 static bool read_ids(struct parity *p, struct mc_error *err)
 {
 	size_t sequences = 0, tokens = 0;
 
-	for (const struct mc_st_entry *e; (e = find(p, "input_ids", sequences, "")) != NULL; sequences++) {
+	for (const struct mc_st_entry *e; (e = find(p, "input_ids", sequences, "")) != NULL;
+	     sequences++) {
 		if (e->dtype != MC_I64 || e->rank != 1)
-			return mc_fail(err, MC_CORRUPT, p->expected.name, "%s is not I64 [T]", e->name);
+			return mc_fail(
+			    err, MC_CORRUPT, p->expected.name, "%s is not I64 [T]", e->name);
 		tokens += e->shape[0];
 	}
 	if (tokens == 0)
@@ -105,19 +112,22 @@ static bool read_ids(struct parity *p, struct mc_error *err)
 			if (!mc_st_read(&p->expected, e, t * sizeof id, sizeof id, &id, err))
 				return false;
 			if (id < 0 || (uint64_t)id >= p->model.config.vocab)
-				return mc_fail(err, MC_CORRUPT, p->expected.name, "%s holds the id %lld", e->name,
-				    (long long)id);
+				return mc_fail(err, MC_CORRUPT, p->expected.name,
+				    "%s holds the id %lld", e->name, (long long)id);
 			p->ids[p->start[s] + t] = (uint32_t)id;
 		}
 	}
-	p->batch = (struct mc_batch){.ids = p->ids, .start = p->start, .sequences = sequences, .tokens = tokens};
+	p->batch = (struct mc_batch){
+	    .ids = p->ids, .start = p->start, .sequences = sequences, .tokens = tokens};
 	return true;
 }
 
-/* --- comparing ---------------------------------------------------------------------------------- */
+/* --- comparing ----------------------------------------------------------------------------------
+ */
 
 /* Written so that a NaN counts as past any tolerance. */
-static void compare(struct worst *worst, const char *name, const float *expected, const float *got, size_t n)
+static void compare(
+    struct worst *worst, const char *name, const float *expected, const float *got, size_t n)
 {
 	double difference = 0, square = 0, largest = 0;
 
@@ -160,12 +170,13 @@ static bool compare_choice(struct parity *p, const char *rest, struct mc_error *
 	size_t k = p->model.config.experts_per_token;
 
 	if (p->routed != p->batch.tokens)
-		return mc_fail(err, MC_INTERNAL, "", "the router chose for %zu of %zu tokens", p->routed,
-		    p->batch.tokens);
+		return mc_fail(err, MC_INTERNAL, "", "the router chose for %zu of %zu tokens",
+		    p->routed, p->batch.tokens);
 	for (size_t s = 0; s < p->batch.sequences; s++) {
 		size_t mark = mc_arena_mark(p->env.arena), first = (size_t)p->start[s];
 		size_t rows = (size_t)p->start[s + 1] - first;
-		const int64_t *expected = read_expected(p, "router_indices", s, rest, MC_I64, rows, k, err);
+		const int64_t *expected =
+		    read_expected(p, "router_indices", s, rest, MC_I64, rows, k, err);
 		if (expected == NULL)
 			return false;
 		for (size_t i = 0; i < rows * k; i++)
@@ -175,7 +186,8 @@ static bool compare_choice(struct parity *p, const char *rest, struct mc_error *
 	return compare_rows(p, &p->router, "router_weights", rest, p->weight, k, err);
 }
 
-/* --- the decoder -------------------------------------------------------------------------------- */
+/* --- the decoder --------------------------------------------------------------------------------
+ */
 
 static bool take_inputs(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
 {
@@ -218,10 +230,11 @@ static bool run_layer(struct parity *p, size_t l, bool all, float *hidden, struc
 	if (moe != MC_NO_INDEX)
 		p->model.modules[moe]->behaviour = all ? &sees_all : NULL;
 	snprintf(rest, sizeof rest, ".%zu", l);
-	bool ok = mc_layer_load(&layer, &p->model, l, MC_DTYPE_COUNT, &p->env, err)
-	    && mc_forward_layer(&layer, &p->batch, hidden, &tap, &p->env, err)
-	    && compare_rows(p, &p->hidden, "hidden", rest, hidden, p->model.config.hidden, err)
-	    && (moe == MC_NO_INDEX || compare_choice(p, rest, err));
+	bool ok =
+	    mc_layer_load(&layer, &p->model, l, MC_DTYPE_COUNT, &p->env, err) &&
+	    mc_forward_layer(&layer, &p->batch, hidden, &tap, &p->env, err) &&
+	    compare_rows(p, &p->hidden, "hidden", rest, hidden, p->model.config.hidden, err) &&
+	    (moe == MC_NO_INDEX || compare_choice(p, rest, err));
 	mc_arena_rewind(p->env.arena, mark);
 	return ok;
 }
@@ -229,12 +242,13 @@ static bool run_layer(struct parity *p, size_t l, bool all, float *hidden, struc
 static bool run_head(struct parity *p, const float *hidden, struct mc_error *err)
 {
 	size_t mark = mc_arena_mark(p->env.arena), vocab = p->model.config.vocab;
-	float *logits = mc_arena_alloc(p->env.arena, p->batch.tokens * vocab, sizeof *logits, "logits", err);
+	float *logits =
+	    mc_arena_alloc(p->env.arena, p->batch.tokens * vocab, sizeof *logits, "logits", err);
 	struct mc_head head;
 
-	bool ok = logits != NULL && mc_head_load(&head, &p->model, MC_DTYPE_COUNT, &p->env, err)
-	    && mc_head_logits(&head, hidden, p->batch.tokens, logits, &p->env, err)
-	    && compare_rows(p, &p->logits, "logits", "", logits, vocab, err);
+	bool ok = logits != NULL && mc_head_load(&head, &p->model, MC_DTYPE_COUNT, &p->env, err) &&
+		  mc_head_logits(&head, hidden, p->batch.tokens, logits, &p->env, err) &&
+		  compare_rows(p, &p->logits, "logits", "", logits, vocab, err);
 	mc_arena_rewind(p->env.arena, mark);
 	return ok;
 }
@@ -243,13 +257,14 @@ static bool run_decoder(struct parity *p, bool all, struct mc_error *err)
 {
 	size_t mark = mc_arena_mark(p->env.arena), width = p->model.config.hidden;
 	size_t entries = p->batch.tokens * p->model.config.experts_per_token;
-	float *hidden = mc_arena_alloc(p->env.arena, p->batch.tokens * width, sizeof *hidden, "hidden", err);
+	float *hidden =
+	    mc_arena_alloc(p->env.arena, p->batch.tokens * width, sizeof *hidden, "hidden", err);
 
 	p->index = mc_arena_alloc(p->env.arena, entries, sizeof *p->index, "choices", err);
 	p->weight = mc_arena_alloc(p->env.arena, entries, sizeof *p->weight, "choices", err);
-	bool ok = hidden != NULL && p->index != NULL && p->weight != NULL
-	    && mc_forward_embed(&p->model, &p->batch, MC_DTYPE_COUNT, hidden, &p->env, err)
-	    && compare_rows(p, &p->hidden, "hidden", ".embed", hidden, width, err);
+	bool ok = hidden != NULL && p->index != NULL && p->weight != NULL &&
+		  mc_forward_embed(&p->model, &p->batch, MC_DTYPE_COUNT, hidden, &p->env, err) &&
+		  compare_rows(p, &p->hidden, "hidden", ".embed", hidden, width, err);
 	for (size_t l = 0; ok && l < p->model.config.layers; l++)
 		ok = run_layer(p, l, all, hidden, err);
 	ok = ok && run_head(p, hidden, err);
@@ -257,7 +272,8 @@ static bool run_decoder(struct parity *p, bool all, struct mc_error *err)
 	return ok;
 }
 
-/* --- a case ------------------------------------------------------------------------------------- */
+/* --- a case -------------------------------------------------------------------------------------
+ */
 
 static uint64_t longest_sequence(const struct mc_batch *batch)
 {
@@ -272,38 +288,42 @@ static uint64_t longest_sequence(const struct mc_batch *batch)
 static uint64_t bytes_needed(const struct parity *p)
 {
 	const struct mc_model_config *config = &p->model.config;
-	uint64_t widest = config->vocab > config->hidden ? config->vocab : config->hidden, layers = 0;
-	uint64_t rows = p->batch.tokens * (2 * widest + 2 * config->hidden + 2 * config->experts_per_token);
+	uint64_t widest = config->vocab > config->hidden ? config->vocab : config->hidden,
+		 layers = 0;
+	uint64_t rows =
+	    p->batch.tokens * (2 * widest + 2 * config->hidden + 2 * config->experts_per_token);
 
 	for (size_t l = 0; l < config->layers; l++) {
-		uint64_t bytes = mc_layer_bytes(&p->model, l)
-		    + mc_forward_scratch_bytes(&p->model, l, p->batch.tokens, longest_sequence(&p->batch),
-			mc_pool_workers(p->env.pool));
+		uint64_t bytes = mc_layer_bytes(&p->model, l) +
+				 mc_forward_scratch_bytes(&p->model, l, p->batch.tokens,
+				     longest_sequence(&p->batch), mc_pool_workers(p->env.pool));
 		layers = bytes > layers ? bytes : layers;
 	}
-	return layers + 4 * rows + 4 * (uint64_t)config->vocab * config->hidden + ((uint64_t)64 << 20);
+	return layers + 4 * rows + 4 * (uint64_t)config->vocab * config->hidden +
+	       ((uint64_t)64 << 20);
 }
 
 static bool open_expected(struct parity *p, const char *folder, struct mc_error *err)
 {
 	char *path = mc_format(err, "%s/expected.safetensors", folder);
 	int fd;
-	bool ok = path != NULL && mc_root_open(NULL, path, &fd, err)
-	    && mc_st_open_fd(&p->expected, fd, "expected.safetensors", err);
+	bool ok = path != NULL && mc_root_open(NULL, path, &fd, err) &&
+		  mc_st_open_fd(&p->expected, fd, "expected.safetensors", err);
 
 	free(path);
 	return ok;
 }
 
-static bool run_case(const char *folder, struct mc_pool *pool, struct parity *p, struct mc_error *err)
+static bool run_case(
+    const char *folder, struct mc_pool *pool, struct parity *p, struct mc_error *err)
 {
 	*p = (struct parity){.env = {.arena = &p->arena, .pool = pool}};
 	bool ok = mc_model_open(&p->model, NULL, folder, err);
 	bool opened = ok;
 
-	ok = ok && open_expected(p, folder, err) && read_ids(p, err)
-	    && mc_arena_init(&p->arena, bytes_needed(p), err) && run_decoder(p, false, err)
-	    && run_decoder(p, true, err);
+	ok = ok && open_expected(p, folder, err) && read_ids(p, err) &&
+	     mc_arena_init(&p->arena, bytes_needed(p), err) && run_decoder(p, false, err) &&
+	     run_decoder(p, true, err);
 	if (p->arena.base != NULL)
 		mc_arena_release(&p->arena);
 	if (p->expected.name != NULL)
@@ -329,13 +349,15 @@ static bool report_case(const char *folder, struct mc_pool *pool)
 
 	mc_error_init(&err);
 	if (!run_case(folder, pool, &p, &err)) {
-		printf("%-26s FAIL  %s: %s: %s\n", name, mc_code_name(err.code), err.where, err.text);
+		printf(
+		    "%-26s FAIL  %s: %s: %s\n", name, mc_code_name(err.code), err.where, err.text);
 		return false;
 	}
-	bool passed = within(&p.hidden) && within(&p.router) && within(&p.logits) && p.mismatches == 0;
+	bool passed =
+	    within(&p.hidden) && within(&p.router) && within(&p.logits) && p.mismatches == 0;
 	printf("%-26s %8.1e %8.1e  %8.1e %8.1e  %8.1e %8.1e  %7zu  %7zu  %s\n", name, p.hidden.rms,
-	    p.hidden.largest, p.router.rms, p.router.largest, p.logits.rms, p.logits.largest, p.mismatches,
-	    p.compared, passed ? "pass" : "FAIL");
+	    p.hidden.largest, p.router.rms, p.router.largest, p.logits.rms, p.logits.largest,
+	    p.mismatches, p.compared, passed ? "pass" : "FAIL");
 	if (!within(&p.hidden))
 		printf("%-26s worst hidden state: %s\n", "", p.hidden.rms_at);
 	if (!within(&p.router))
@@ -343,7 +365,8 @@ static bool report_case(const char *folder, struct mc_pool *pool)
 	return passed;
 }
 
-/* --- finding cases ------------------------------------------------------------------------------ */
+/* --- finding cases ------------------------------------------------------------------------------
+ */
 
 struct cases {
 	char **folder; /* owned */
@@ -375,14 +398,16 @@ static bool is_wanted(const char *name, const char *only)
 	return true;
 }
 
-static bool add_case(struct cases *cases, const char *folder, const char *only, struct mc_error *err)
+static bool add_case(
+    struct cases *cases, const char *folder, const char *only, struct mc_error *err)
 {
 	const char *slash = strrchr(folder, '/');
 	void *list = cases->folder;
 
 	if (!is_case(folder) || !is_wanted(slash == NULL ? folder : slash + 1, only))
 		return true;
-	if (!mc_grow(&list, &cases->capacity, cases->count + 1, sizeof *cases->folder, "cases", err))
+	if (!mc_grow(
+		&list, &cases->capacity, cases->count + 1, sizeof *cases->folder, "cases", err))
 		return false;
 	cases->folder = list;
 	cases->folder[cases->count] = mc_strdup(folder, err);
@@ -402,7 +427,9 @@ static bool add_folder(struct cases *cases, char *folder, const char *only, stru
 		return mc_fail_errno(err, errno, folder, "the folder cannot be read");
 	bool ok = add_case(cases, folder, only, err);
 	for (int i = 0; i < count; i++) {
-		char *path = names[i]->d_name[0] == '.' ? NULL : mc_format(err, "%s/%s", folder, names[i]->d_name);
+		char *path = names[i]->d_name[0] == '.'
+				 ? NULL
+				 : mc_format(err, "%s/%s", folder, names[i]->d_name);
 		ok = ok && (path == NULL || add_case(cases, path, only, err));
 		free(path);
 		free(names[i]);
@@ -413,7 +440,8 @@ static bool add_folder(struct cases *cases, char *folder, const char *only, stru
 
 static int fail_usage(const char *text, const char *what)
 {
-	fprintf(stderr, "parity_models: %s%s\nusage: parity_models [--only NAME,NAME...] DIR...\n", text, what);
+	fprintf(stderr, "parity_models: %s%s\nusage: parity_models [--only NAME,NAME...] DIR...\n",
+	    text, what);
 	return 2;
 }
 
@@ -430,10 +458,11 @@ static int run_cases(const struct cases *cases)
 		mc_pool_free(pool);
 		return 1;
 	}
-	printf("rms and largest error, relative to the rms of what is expected; at most %.0e and %.0e\n",
+	printf("rms and largest error, relative to the rms of what is expected; at most %.0e and "
+	       "%.0e\n",
 	    MOST_RMS, MOST_LARGEST);
-	printf("%-26s %17s  %17s  %17s  %7s  %7s\n", "case", "hidden", "router weights", "logits", "indices",
-	    "tensors");
+	printf("%-26s %17s  %17s  %17s  %7s  %7s\n", "case", "hidden", "router weights", "logits",
+	    "indices", "tensors");
 	for (size_t i = 0; i < cases->count; i++)
 		failed += !report_case(cases->folder[i], pool);
 	printf("%zu of %zu cases passed\n", cases->count - failed, cases->count);

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Picks the vectors of the unit fixtures that the unit tests read: tests/golden/pick_units.py FIXTURES/units
 
-Only what this program computes: integers of 1 to 8 bits and E4M3, min-max ranges. Writes tests/golden/units.
+Only what this program computes: integers of 1 to 8 bits and E4M3, min-max ranges. Writes tests/golden/units
+and tests/golden/matching.json (whole).
 """
 import json
 import os
+import shutil
 import struct
 import sys
 
@@ -70,6 +72,8 @@ def main():
         save(os.path.join(into, name), tensors)
     with open(os.path.join(into, "index.json"), "w") as f:
         f.write("[\n" + ",\n".join(json.dumps(c) for c in index) + "\n]\n")
+
+    shutil.copyfile(os.path.join(source, "matching.json"), os.path.join(os.path.dirname(into), "matching.json"))
 
 
 main()

@@ -53,21 +53,23 @@ static void rotate(const struct mc_rotary *rotary, size_t position, double *x)
 
 	mc_assert(rotary->kind == MC_ROTARY_NONE);
 	for (size_t j = 0; j < half; j++) {
-		double angle = (double)position * pow(rotary->theta, -2.0 * (double)j / (double)rotary->dims);
+		double angle =
+		    (double)position * pow(rotary->theta, -2.0 * (double)j / (double)rotary->dims);
 		double a = x[j], b = x[j + half];
 		x[j] = a * cos(angle) - b * sin(angle);
 		x[j + half] = b * cos(angle) + a * sin(angle);
 	}
 }
 
-/* --- attention ---------------------------------------------------------------------------------- */
+/* --- attention ----------------------------------------------------------------------------------
+ */
 
 struct heads {
 	double *q, *k, *v; /* [T, q_width or kv_width] */
 };
 
-static void project(const struct mc_layer *layer, size_t token, size_t position, const double *x,
-    struct heads *h)
+static void project(
+    const struct mc_layer *layer, size_t token, size_t position, const double *x, struct heads *h)
 {
 	const struct mc_model_config *c = &layer->model->config;
 	size_t hd = c->head_dim;
@@ -89,8 +91,8 @@ static void project(const struct mc_layer *layer, size_t token, size_t position,
 }
 
 /* Head j of the query at `token`; its sequence begins at `first`. */
-static void attend(const struct mc_model_config *c, const struct heads *h, size_t first, size_t token,
-    size_t j, double *out)
+static void attend(const struct mc_model_config *c, const struct heads *h, size_t first,
+    size_t token, size_t j, double *out)
 {
 	size_t hd = c->head_dim, kv = j / (c->heads / c->kv_heads);
 	const double *q = h->q + (token * c->heads + j) * hd;
@@ -125,10 +127,12 @@ static void attention(const struct mc_layer *layer, const struct mc_batch *batch
 	for (size_t s = 0; s < batch->sequences; s++) {
 		size_t first = (size_t)batch->start[s], end = (size_t)batch->start[s + 1];
 		for (size_t t = first; t < end; t++) {
-			rms_norm(hidden + t * D, layer->attention_norm, (double)c->norm_eps, D, in->qkv + t * D);
+			rms_norm(hidden + t * D, layer->attention_norm, (double)c->norm_eps, D,
+			    in->qkv + t * D);
 			project(layer, t, t - first, in->qkv + t * D, &h);
 			for (size_t j = 0; j < c->heads; j++)
-				attend(c, &h, first, t, j, in->o + t * in->q_width + j * c->head_dim);
+				attend(
+				    c, &h, first, t, j, in->o + t * in->q_width + j * c->head_dim);
 			linear(&layer->o, in->o + t * in->q_width, y);
 			for (size_t i = 0; i < D; i++)
 				hidden[t * D + i] += y[i];
@@ -140,7 +144,8 @@ static void attention(const struct mc_layer *layer, const struct mc_batch *batch
 	free(y);
 }
 
-/* --- experts ------------------------------------------------------------------------------------ */
+/* --- experts ------------------------------------------------------------------------------------
+ */
 
 /* The largest, K times; then in ascending order of their index. */
 static void choose(const struct mc_layer *layer, const double *x, uint32_t *index, double *weight)
@@ -172,7 +177,8 @@ static void choose(const struct mc_layer *layer, const double *x, uint32_t *inde
 }
 
 /* act [F] = silu(gate x) * (up x) */
-static void activate(const struct mc_weight *gate, const struct mc_weight *up, const double *x, double *act)
+static void activate(
+    const struct mc_weight *gate, const struct mc_weight *up, const double *x, double *act)
 {
 	double *g = zeros(gate->rows);
 
@@ -203,7 +209,8 @@ static void experts(const struct mc_layer *layer, double *hidden, struct ref_lay
 		if (in->index != NULL)
 			choose(layer, x, in->index + t * in->k, in->weight + t * in->k);
 		for (size_t e = 0; e < in->experts; e++)
-			activate(&layer->gate[e], &layer->up[e], x, in->down + (e * in->tokens + t) * F);
+			activate(
+			    &layer->gate[e], &layer->up[e], x, in->down + (e * in->tokens + t) * F);
 		for (size_t i = 0; i < in->k; i++) {
 			size_t e = in->index != NULL ? in->index[t * in->k + i] : 0;
 			double share = in->index != NULL ? in->weight[t * in->k + i] : 1.0;
@@ -215,7 +222,8 @@ static void experts(const struct mc_layer *layer, double *hidden, struct ref_lay
 	free(y);
 }
 
-/* --- a layer ------------------------------------------------------------------------------------ */
+/* --- a layer ------------------------------------------------------------------------------------
+ */
 
 void ref_layer_forward(const struct mc_layer *layer, const struct mc_batch *batch, double *hidden,
     struct ref_layer_inputs *in)
@@ -223,9 +231,12 @@ void ref_layer_forward(const struct mc_layer *layer, const struct mc_batch *batc
 	const struct mc_model_config *c = &layer->model->config;
 	bool is_moe = layer->model->layers[layer->index].moe != MC_NO_INDEX;
 
-	*in = (struct ref_layer_inputs){.tokens = batch->tokens, .width = c->hidden,
-	    .q_width = c->heads * c->head_dim, .expert_width = layer->gate[0].rows,
-	    .experts = is_moe ? c->experts : 1, .k = is_moe ? c->experts_per_token : 1};
+	*in = (struct ref_layer_inputs){.tokens = batch->tokens,
+	    .width = c->hidden,
+	    .q_width = c->heads * c->head_dim,
+	    .expert_width = layer->gate[0].rows,
+	    .experts = is_moe ? c->experts : 1,
+	    .k = is_moe ? c->experts_per_token : 1};
 	in->qkv = zeros(in->tokens * in->width);
 	in->o = zeros(in->tokens * in->q_width);
 	in->gate_up = zeros(in->tokens * in->width);

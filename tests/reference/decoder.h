@@ -8,7 +8,8 @@
 
 #include "moecal/forward.h"
 
-/* What every linear of a layer is given; owned. In a dense layer experts is 1 and index, weight NULL. */
+/* What every linear of a layer is given; owned. In a dense layer experts is 1 and index, weight
+ * NULL. */
 struct ref_layer_inputs {
 	size_t tokens, width, q_width, expert_width, experts, k;
 	double *qkv;     /* [T, D] */

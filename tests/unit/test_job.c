@@ -150,8 +150,8 @@ static void write_text(const char *path, const char *text)
 static const char *spec_text(const char *recipe, const char *more)
 {
 	static char text[1024];
-	snprintf(text, sizeof text, "{\"model\": \"" MODEL "\", \"dataset\": \"%s/data.jsonl\", \"recipe\": \"%s\", "
-				    "\"max_seq_length\": 96%s}", scratch, recipe, more);
+	snprintf(text, sizeof text, "{\"model\": \"" MODEL "\", \"dataset\": \"%s/data.jsonl\", \"recipe\": \"%s\"%s%s}", scratch,
+	    recipe, strstr(more, "max_seq_length") != NULL ? "" : ", \"max_seq_length\": 96", more);
 	return text;
 }
 
