@@ -55,8 +55,7 @@ static size_t group_end(const struct mc_batch *batch, size_t first)
 	return end;
 }
 
-/* --- one head of one sequence -------------------------------------------------------------------
- */
+/* --- one head of one sequence ------------------------------------------------------------- */
 
 /* Norm and rotation of a query or key head; heads of k follow those of q. */
 static bool prepare_item(void *ctx, size_t item, unsigned worker, struct mc_error *err)
@@ -102,8 +101,7 @@ static bool head_item(void *ctx, size_t item, unsigned worker, struct mc_error *
 	return true;
 }
 
-/* --- a group of sequences -----------------------------------------------------------------------
- */
+/* --- a group of sequences ----------------------------------------------------------------- */
 
 static bool group_forward(
     const struct attention *a, float *hidden, const struct mc_tap *tap, struct mc_error *err)

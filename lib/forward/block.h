@@ -51,8 +51,7 @@ static inline size_t mc_blocks(size_t n, size_t size)
 /* A weight's rows first .. first + count - 1 as float32 [count, cols]. */
 void mc_weight_rows(const struct mc_weight *weight, size_t first, size_t count, float *ret);
 
-/* --- loops over rows on the pool (rows.c) -------------------------------------------------------
- */
+/* --- loops over rows on the pool (rows.c) ------------------------------------------------- */
 
 /* y [rows, n] = RMS norm of x [rows, n]. Errors: CANCELED. */
 bool mc_norm_rows(const float *x, size_t rows, size_t n, const float *w, float eps, float *y,
@@ -63,8 +62,7 @@ bool mc_add_residual(const float *delta, size_t rows, size_t n, float *hidden, s
     const char *after, size_t first_token, const struct mc_env *env,
     struct mc_error *err) MC_CHECKED;
 
-/* --- the tap (offer.c) --------------------------------------------------------------------------
- */
+/* --- the tap (offer.c) -------------------------------------------------------------------- */
 
 /* x [tokens, channels] offered for a whole layer, slices on the pool. tap may be NULL. */
 bool mc_offer_rows(const struct mc_tap *tap, enum mc_site site, const float *x, size_t channels,
@@ -75,8 +73,7 @@ struct mc_routing;
 bool mc_offer_routed(const struct mc_tap *tap, const struct mc_routing *routing, const float *x,
     size_t channels, size_t first_token, const struct mc_env *env, struct mc_error *err) MC_CHECKED;
 
-/* --- attention (attention.c) --------------------------------------------------------------------
- */
+/* --- attention (attention.c) -------------------------------------------------------------- */
 
 /* hidden [T, D] += attention of its norm. Errors: NO_MEMORY, CANCELED, CORRUPT, those of the tap.
  */
@@ -85,8 +82,7 @@ bool mc_attention_forward(const struct mc_layer *layer, const struct mc_batch *b
 /* Tokens of the largest group of sequences that attention takes at once. */
 size_t mc_attention_group(size_t tokens, size_t longest_sequence);
 
-/* --- router (router.c) --------------------------------------------------------------------------
- */
+/* --- router (router.c) -------------------------------------------------------------------- */
 
 /* Who computes which of `tokens` rows. The lists of all experts stand one after another. */
 struct mc_routing {
@@ -105,8 +101,7 @@ bool mc_route(const struct mc_layer *layer, const float *x, size_t tokens, size_
 bool mc_route_dense(size_t tokens, struct mc_routing *ret, const struct mc_env *env,
     struct mc_error *err) MC_CHECKED;
 
-/* --- experts (expert_pass.c) --------------------------------------------------------------------
- */
+/* --- experts (expert_pass.c) -------------------------------------------------------------- */
 
 /* At most MC_FORWARD_CHUNK tokens through the experts that routing names. */
 struct mc_expert_pass {
@@ -126,8 +121,7 @@ bool mc_expert_pass(
 uint64_t mc_expert_pass_bytes(
     size_t width, size_t expert_width, size_t tokens, size_t k, unsigned workers);
 
-/* --- dense block (dense.c) ----------------------------------------------------------------------
- */
+/* --- dense block (dense.c) ---------------------------------------------------------------- */
 
 bool mc_dense_forward(const struct mc_layer *layer, const float *x, float *out, size_t tokens,
     size_t first_token, const struct mc_tap *tap, const struct mc_env *env,

@@ -9,8 +9,7 @@
 #include "moecal/linalg.h"
 #include "moecal/ops.h"
 
-/* --- embedding ---------------------------------------------------------------------------------
- */
+/* --- embedding ---------------------------------------------------------------------------- */
 
 /* Rows of an item: each is read from the file, so that the whole table is never in memory. */
 #define EMBED_ROWS 64u
@@ -89,8 +88,7 @@ bool mc_forward_embed(const struct mc_model *model, const struct mc_batch *batch
 	return ok;
 }
 
-/* --- layer -------------------------------------------------------------------------------------
- */
+/* --- layer -------------------------------------------------------------------------------- */
 
 struct ffn {
 	const struct mc_layer *layer;
@@ -154,8 +152,7 @@ bool mc_forward_layer(const struct mc_layer *layer, const struct mc_batch *batch
 	return ok;
 }
 
-/* --- head --------------------------------------------------------------------------------------
- */
+/* --- head --------------------------------------------------------------------------------- */
 
 bool mc_head_load(struct mc_head *head, const struct mc_model *model, enum mc_dtype precision,
     const struct mc_env *env, struct mc_error *err)

@@ -49,8 +49,7 @@ struct slice {
 	struct scratch *scratch;
 };
 
-/* --- phase 1: gated activations ----------------------------------------------------------------
- */
+/* --- phase 1: gated activations ----------------------------------------------------------- */
 
 /* product [rows, gate | up] = x [rows, D] times the stacked rows of gate and up. */
 static void make_gate_up(
@@ -193,8 +192,7 @@ static bool act_item(void *ctx, size_t item, unsigned worker, struct mc_error *e
 	return in->see_all_tokens ? act_of_all(pass, &s, err) : act_of_routed(pass, &s, err);
 }
 
-/* --- phase 2: down and the weighted sum ---------------------------------------------------------
- */
+/* --- phase 2: down and the weighted sum --------------------------------------------------- */
 
 static void add_expert(
     const struct pass *pass, size_t expert, size_t first, size_t columns, struct scratch *scratch)
@@ -232,8 +230,7 @@ static bool down_item(void *ctx, size_t item, unsigned worker, struct mc_error *
 	return true;
 }
 
-/* --- memory ------------------------------------------------------------------------------------
- */
+/* --- memory ------------------------------------------------------------------------------- */
 
 static bool take(
     const struct mc_env *env, size_t rows, size_t cols, float **ret, struct mc_error *err)
@@ -301,8 +298,7 @@ uint64_t mc_expert_pass_bytes(
 	    mc_arena_cost(workers, sizeof(struct scratch)));
 }
 
-/* --- both phases -------------------------------------------------------------------------------
- */
+/* --- both phases -------------------------------------------------------------------------- */
 
 static bool run_phase(struct pass *pass, size_t items, mc_pool_fn *fn,
     bool (*take_scratch)(const struct pass *, struct scratch *, struct mc_error *),

@@ -111,8 +111,7 @@ bool mc_layer_load(struct mc_layer *layer, const struct mc_model *model, size_t 
 	       load_ffn(&loader, index, layer, err);
 }
 
-/* --- bytes -------------------------------------------------------------------------------------
- */
+/* --- bytes -------------------------------------------------------------------------------- */
 
 /* The weight as stored (norms as float32), its bias as float32. */
 static uint64_t module_bytes(const struct mc_module *module)

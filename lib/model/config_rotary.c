@@ -20,11 +20,11 @@ static const struct mc_json *find(const struct mc_json *object, const char *key)
 /* Keys that say that the object is one of parameters and not one of layer types. */
 static bool is_by_layer_type(const struct mc_json *parameters)
 {
-	for (size_t i = 0; i < mc_json_size(parameters); i++) {
-		const char *key;
-		if (mc_json_type(mc_json_member(parameters, i, &key)) == MC_JSON_OBJECT)
+	struct mc_json_iter member = mc_json_iter(parameters);
+
+	while (mc_json_next(&member))
+		if (mc_json_type(member.value) == MC_JSON_OBJECT)
 			return true;
-	}
 	return false;
 }
 
@@ -102,13 +102,19 @@ static bool read_yarn(const struct mc_json *s, struct mc_rotary *r, struct mc_er
 	    !mc_config_number(s, "mscale_all_dim", 0, &all_dim, err) ||
 	    !mc_config_number(s, "attention_factor", 0, &attention, err))
 		return false;
+	if (!(r->beta_fast > 0 && r->beta_slow > 0))
+		return mc_fail(
+		    err, MC_INVALID, FILE_NAME, "beta_fast and beta_slow must be positive");
 	if (attention != 0)
 		r->attention_factor = attention;
 	else if (mscale != 0 && all_dim != 0)
 		r->attention_factor = yarn_gain(mscale, r->factor) / yarn_gain(all_dim, r->factor);
 	else
 		r->attention_factor = yarn_gain(1, r->factor);
-	return true;
+	return (isfinite(r->attention_factor) && r->attention_factor > 0) ||
+	       mc_fail(err, MC_INVALID, FILE_NAME,
+		   "the rotary scaling gives an attention factor of %g, must be positive",
+		   r->attention_factor);
 }
 
 static bool read_scaling(const struct mc_json *config, const struct mc_json *s,

@@ -12,6 +12,9 @@
 #include "moecal/alloc.h"
 
 #define MAX_CONFIG ((size_t)16 << 20)
+/* Linears of experts; the largest release has some 70 000. A fused tensor of a few bytes could ask
+ * for any number of them. */
+#define MAX_EXPERTS ((size_t)1 << 20)
 
 const char *mc_role_name(enum mc_role role)
 {
@@ -87,8 +90,57 @@ static bool parse_config(struct mc_model *model, struct mc_error *err)
 		return mc_fail(err, MC_INVALID, "config.json",
 		    "%zu experts a token are more than the %zu experts", c->experts_per_token,
 		    c->experts);
+	if (c->experts * c->layers > MAX_EXPERTS)
+		return mc_fail(err, MC_UNSUPPORTED, "config.json",
+		    "%zu layers of %zu experts are more than the %zu experts that a model may have",
+		    c->layers, c->experts, MAX_EXPERTS);
 	return true;
 }
+
+/* --- finding modules -------------------------------------------------------------------------- */
+
+static int compare_names(const void *a, const void *b, void *ctx)
+{
+	const struct mc_model *model = ctx;
+
+	return strcmp(
+	    model->modules[*(const size_t *)a]->name, model->modules[*(const size_t *)b]->name);
+}
+
+static bool make_index(struct mc_model *model, struct mc_error *err)
+{
+	model->by_name =
+	    mc_alloc(model->modules_count, sizeof *model->by_name, "names of modules", err);
+	if (model->by_name == NULL)
+		return false;
+	for (size_t i = 0; i < model->modules_count; i++)
+		model->by_name[i] = i;
+	qsort_r(model->by_name, model->modules_count, sizeof *model->by_name, compare_names, model);
+	return true;
+}
+
+/* A model that was put together by hand has no index. */
+static size_t position(const struct mc_model *model, const char *name)
+{
+	size_t low = 0, high = model->modules_count;
+
+	for (size_t i = 0; model->by_name == NULL && i < model->modules_count; i++)
+		if (strcmp(model->modules[i]->name, name) == 0)
+			return i;
+	while (model->by_name != NULL && low < high) {
+		size_t middle = low + (high - low) / 2;
+		int order = strcmp(name, model->modules[model->by_name[middle]]->name);
+		if (order == 0)
+			return model->by_name[middle];
+		if (order < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return MC_NO_INDEX;
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
 
 bool mc_model_open(
     struct mc_model *model, const struct mc_roots *roots, const char *folder, struct mc_error *err)
@@ -96,7 +148,8 @@ bool mc_model_open(
 	*model = (struct mc_model){0};
 	if (!mc_checkpoint_open(&model->checkpoint, roots, folder, err))
 		return false;
-	bool ok = read_config(model, err) && parse_config(model, err) && mc_model_build(model, err);
+	bool ok = read_config(model, err) && parse_config(model, err) &&
+		  mc_model_build(model, err) && make_index(model, err);
 	if (ok) {
 		model->dtype = model->modules[model->layers[0].q]->weight->entry->dtype;
 		return true;
@@ -110,19 +163,12 @@ void mc_model_close(struct mc_model *model)
 	for (size_t i = 0; i < model->modules_count; i++)
 		mc_module_free(model->modules[i]);
 	free(model->modules);
+	free(model->by_name);
 	free(model->layers);
 	mc_json_free(model->config_json);
 	if (model->checkpoint.path != NULL) /* a zeroed model has no checkpoint to close */
 		mc_checkpoint_close(&model->checkpoint);
 	*model = (struct mc_model){0};
-}
-
-static size_t position(const struct mc_model *model, const char *name)
-{
-	for (size_t i = 0; i < model->modules_count; i++)
-		if (strcmp(model->modules[i]->name, name) == 0)
-			return i;
-	return MC_NO_INDEX;
 }
 
 struct mc_module *mc_model_find(const struct mc_model *model, const char *name)
@@ -138,6 +184,7 @@ struct mc_module *mc_model_set_module(
 
 	if (i == MC_NO_INDEX)
 		return NULL;
+	mc_assert(strcmp(module->name, name) == 0); /* the index stays true */
 	struct mc_module *old = model->modules[i];
 	model->modules[i] = module;
 	return old;

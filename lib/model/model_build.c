@@ -48,11 +48,6 @@ static const char *expand(const char *pattern, size_t layer, size_t expert, char
 	return text;
 }
 
-static bool is_bad(struct builder *b, enum mc_code code, const char *tensor, const char *text)
-{
-	return mc_fail(b->err, code, tensor, "%s", text);
-}
-
 /* --- claiming --------------------------------------------------------------------------------- */
 
 static const struct mc_ckpt_tensor *claim(
@@ -310,12 +305,17 @@ static bool add_layer(struct builder *b, size_t l)
 static bool add_all(struct builder *b)
 {
 	struct mc_model *model = b->model;
+	const struct mc_arch_classes *classes = &model->arch->classes;
 	const struct mc_model_config *c = &model->config;
 
 	model->layers = mc_alloc(c->layers, sizeof *model->layers, "layers", b->err);
 	if (model->layers == NULL)
 		return false;
-	model->embed = 0;
+	if (!add_container(b, "", MC_NO_INDEX, MC_NO_INDEX, classes->causal_lm, MC_ROLE_NONE) ||
+	    !add_container(
+		b, b->names->model, MC_NO_INDEX, MC_NO_INDEX, classes->model, MC_ROLE_NONE))
+		return false;
+	model->embed = model->modules_count;
 	if (!add_weight(b, b->names->embed, MC_NO_INDEX, MC_NO_INDEX, "Embedding",
 		MC_KIND_EMBEDDING, MC_ROLE_EMBED, c->vocab, c->hidden, false))
 		return false;
@@ -332,19 +332,34 @@ static bool add_all(struct builder *b)
 
 /* --- left-over tensors ------------------------------------------------------------------------ */
 
+/* A layer behind the last one: releases carry them to predict further tokens in training. */
+static bool is_extra_layer(const struct builder *b, const char *name)
+{
+	const char *pattern = b->names->layer;
+	size_t before = (size_t)(strstr(pattern, "{l}") - pattern), digits;
+	char first[24];
+
+	if (strncmp(name, pattern, before) != 0)
+		return false;
+	name += before;
+	digits = strspn(name, "0123456789");
+	if (digits == 0 || name[digits] != '.' || (name[0] == '0' && digits > 1))
+		return false;
+	/* of two numbers without leading zeros the longer one is greater */
+	size_t length = (size_t)snprintf(first, sizeof first, "%zu", b->model->config.layers);
+	return digits > length || (digits == length && memcmp(name, first, length) >= 0);
+}
+
 static bool may_stay(const struct builder *b, const char *name)
 {
 	const struct mc_model_config *c = &b->model->config;
-	char extra[MAX_NAME];
 	size_t head = strlen(b->names->lm_head);
 
 	for (const char *const *prefix = b->model->arch->ignored_prefixes;
 	     prefix != NULL && *prefix != NULL; prefix++)
 		if (strncmp(name, *prefix, strlen(*prefix)) == 0)
 			return true;
-	/* a layer behind the last one predicts further tokens in training */
-	expand(b->names->layer, c->layers, 0, extra);
-	if (strncmp(name, extra, strlen(extra)) == 0 && name[strlen(extra)] == '.')
+	if (is_extra_layer(b, name))
 		return true;
 	return c->tied_embeddings && strncmp(name, b->names->lm_head, head) == 0 &&
 	       name[head] == '.';
@@ -353,29 +368,51 @@ static bool may_stay(const struct builder *b, const char *name)
 static bool check_left_over(struct builder *b)
 {
 	const struct mc_checkpoint *checkpoint = &b->model->checkpoint;
+	char shown[MC_ST_SHOWN];
 
 	for (size_t i = 0; i < checkpoint->count; i++) {
 		const char *name = checkpoint->tensors[i].entry->name;
 		if (b->claimed[i] || may_stay(b, name))
 			continue;
-		const char *dot = strrchr(name, '.');
-		if (dot != NULL &&
-		    (strcmp(dot, ".weight_scale") == 0 || strcmp(dot, ".weight_scale_inv") == 0 ||
-			strcmp(dot, ".weight_packed") == 0 || strcmp(dot, ".qweight") == 0))
-			return is_bad(b, MC_UNSUPPORTED, name,
-			    "this tensor says that the checkpoint is already quantized");
-		return mc_fail(b->err, MC_CORRUPT, name,
-		    "is not part of a %s model with the sizes of config.json",
+		return mc_fail(b->err, MC_CORRUPT, mc_st_shown(name, shown),
+		    "this tensor is not part of a %s model with the sizes of config.json",
 		    b->model->config.model_type);
 	}
 	return true;
+}
+
+/* Of checkpoints whose config.json does not say so. Looked for first: such a one lacks the plain
+ * weights, and that they are missing would be the lesser truth. */
+static bool require_unquantized(struct builder *b)
+{
+	static const char *const parts[] = {".weight_packed", ".weight_scale", ".weight_scale_inv",
+	    ".qweight", ".gate_up_proj_blocks"};
+	const struct mc_checkpoint *checkpoint = &b->model->checkpoint;
+	char shown[MC_ST_SHOWN];
+
+	for (size_t i = 0; i < checkpoint->count; i++) {
+		const char *name = checkpoint->tensors[i].entry->name, *dot = strrchr(name, '.');
+		for (size_t k = 0; dot != NULL && k < sizeof parts / sizeof *parts; k++)
+			if (strcmp(dot, parts[k]) == 0)
+				return mc_fail(b->err, MC_UNSUPPORTED, mc_st_shown(name, shown),
+				    "this tensor says that the checkpoint is already quantized; "
+				    "the original is needed");
+	}
+	return true;
+}
+
+static bool has_router(const struct builder *b, const struct mc_arch_names *names, size_t layer)
+{
+	char router[MAX_NAME], name[MAX_NAME + 16];
+
+	snprintf(name, sizeof name, "%s.weight", expand(names->router, layer, 0, router));
+	return mc_checkpoint_find(&b->model->checkpoint, name) != NULL;
 }
 
 /* The second set of names when only its first router is there. */
 static void choose_names(struct builder *b)
 {
 	const struct mc_architecture *arch = b->model->arch;
-	char router[MAX_NAME], name[MAX_NAME + 16];
 
 	b->names = &arch->names;
 	if (arch->alternative == NULL)
@@ -383,9 +420,7 @@ static void choose_names(struct builder *b)
 	for (size_t l = 0; l < b->model->config.layers; l++) {
 		if (!b->model->config.is_moe[l])
 			continue;
-		snprintf(name, sizeof name, "%s.weight",
-		    expand(arch->alternative->router, l, 0, router));
-		if (mc_checkpoint_find(&b->model->checkpoint, name) != NULL)
+		if (!has_router(b, &arch->names, l) && has_router(b, arch->alternative, l))
 			b->names = arch->alternative;
 		return;
 	}
@@ -398,7 +433,8 @@ bool mc_model_build(struct mc_model *model, struct mc_error *err)
 	choose_names(&b);
 	b.claimed =
 	    mc_alloc(model->checkpoint.count + 1, sizeof *b.claimed, "claimed tensors", err);
-	bool ok = b.claimed != NULL && add_all(&b) && check_left_over(&b);
+	bool ok =
+	    b.claimed != NULL && require_unquantized(&b) && add_all(&b) && check_left_over(&b);
 	free(b.claimed);
 	return ok;
 }

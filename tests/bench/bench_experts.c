@@ -129,8 +129,7 @@ static void make_statistics(struct bench *b)
 	st->max = memory(rows * st->channels, sizeof *st->max);
 }
 
-/* --- listeners ---------------------------------------------------------------------------------
- */
+/* --- listeners ---------------------------------------------------------------------------- */
 
 static bool listen_nothing(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
 {
@@ -179,8 +178,7 @@ static bool listen_once(void *ctx, const struct mc_tap_slice *slice, struct mc_e
 	return true;
 }
 
-/* --- measuring ---------------------------------------------------------------------------------
- */
+/* --- measuring ---------------------------------------------------------------------------- */
 
 struct way {
 	const char *name;

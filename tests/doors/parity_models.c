@@ -53,8 +53,7 @@ struct parity {
 	size_t compared, mismatches;
 };
 
-/* --- expected tensors ---------------------------------------------------------------------------
- */
+/* --- expected tensors --------------------------------------------------------------------- */
 
 static const struct mc_st_entry *find(
     const struct parity *p, const char *kind, size_t s, const char *rest)
@@ -122,8 +121,7 @@ static bool read_ids(struct parity *p, struct mc_error *err)
 	return true;
 }
 
-/* --- comparing ----------------------------------------------------------------------------------
- */
+/* --- comparing ---------------------------------------------------------------------------- */
 
 /* Written so that a NaN counts as past any tolerance. */
 static void compare(
@@ -186,8 +184,7 @@ static bool compare_choice(struct parity *p, const char *rest, struct mc_error *
 	return compare_rows(p, &p->router, "router_weights", rest, p->weight, k, err);
 }
 
-/* --- the decoder --------------------------------------------------------------------------------
- */
+/* --- the decoder -------------------------------------------------------------------------- */
 
 static bool take_inputs(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
 {
@@ -272,8 +269,7 @@ static bool run_decoder(struct parity *p, bool all, struct mc_error *err)
 	return ok;
 }
 
-/* --- a case -------------------------------------------------------------------------------------
- */
+/* --- a case ------------------------------------------------------------------------------- */
 
 static uint64_t longest_sequence(const struct mc_batch *batch)
 {
@@ -365,8 +361,7 @@ static bool report_case(const char *folder, struct mc_pool *pool)
 	return passed;
 }
 
-/* --- finding cases ------------------------------------------------------------------------------
- */
+/* --- finding cases ------------------------------------------------------------------------ */
 
 struct cases {
 	char **folder; /* owned */

@@ -61,8 +61,7 @@ static void rotate(const struct mc_rotary *rotary, size_t position, double *x)
 	}
 }
 
-/* --- attention ----------------------------------------------------------------------------------
- */
+/* --- attention ---------------------------------------------------------------------------- */
 
 struct heads {
 	double *q, *k, *v; /* [T, q_width or kv_width] */
@@ -144,8 +143,7 @@ static void attention(const struct mc_layer *layer, const struct mc_batch *batch
 	free(y);
 }
 
-/* --- experts ------------------------------------------------------------------------------------
- */
+/* --- experts ------------------------------------------------------------------------------ */
 
 /* The largest, K times; then in ascending order of their index. */
 static void choose(const struct mc_layer *layer, const double *x, uint32_t *index, double *weight)
@@ -222,8 +220,7 @@ static void experts(const struct mc_layer *layer, double *hidden, struct ref_lay
 	free(y);
 }
 
-/* --- a layer ------------------------------------------------------------------------------------
- */
+/* --- a layer ------------------------------------------------------------------------------ */
 
 void ref_layer_forward(const struct mc_layer *layer, const struct mc_batch *batch, double *hidden,
     struct ref_layer_inputs *in)

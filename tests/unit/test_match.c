@@ -78,7 +78,7 @@ static void make_config(struct config *c, const struct mc_json *entry)
 		strings(
 		    c->lists[i], &c->schemes[i].targets_count, mc_json_member(targets, i, &bits));
 		c->schemes[i].targets = c->lists[i];
-		c->schemes[i].weights.num_bits = (unsigned)atoi(bits);
+		c->schemes[i].weights.num_bits = (unsigned)strtoul(bits, NULL, 10);
 	}
 	strings(c->lists[4], &c->config.ignore_count, mc_json_get(entry, "ignore"));
 }
