@@ -23,9 +23,9 @@ enum {
 
 struct command {
 	const char *name;
-	const char *arguments; /* of the usage line */
-	const char *summary;   /* one line */
-	const char *help;      /* options and examples */
+	const char *arguments;             /* of the usage line */
+	const char *summary;               /* one line */
+	const char *help;                  /* options and examples */
 	int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 };
 const struct command *command_find(const char *name);
@@ -36,26 +36,30 @@ int usage_error(const char *command, const char *fmt, ...) MC_PRINTF(2, 3);
 
 /* --- failing ---------------------------------------------------------------------------------- */
 
-/* "moecal: where: text" to stderr, or a problem object to stdout with json; returns the exit code that
- * goes with the error. `begun`: the job was already computing. */
+/* "moecal: where: text" to stderr, or a problem object to stdout with json; returns the exit code
+ * that goes with the error. `begun`: the job was already computing. */
 int report_error(const struct mc_error *err, bool json, bool begun);
 /* All problems, one a line with its pointer; returns EXIT_USAGE. */
 int report_problems(const struct mc_problems *problems, bool json);
 
-/* --- a session: pool, memory, signals ------------------------------------------------------------ */
+/* --- a session: pool, memory, signals ------------------------------------------------------------
+ */
 
 struct session {
 	struct mc_arena arena;
 	struct mc_env env;
 	bool quiet;
 };
-/* threads 0: all; memory_bytes 0: from the machine. Installs SIGINT, SIGTERM handlers that cancel. */
-bool session_open(struct session *session, uint64_t threads, uint64_t memory_bytes, struct mc_error *err) MC_CHECKED;
+/* threads 0: all; memory_bytes 0: from the machine. Installs SIGINT, SIGTERM handlers that cancel.
+ */
+bool session_open(struct session *session, uint64_t threads, uint64_t memory_bytes,
+    struct mc_error *err) MC_CHECKED;
 void session_close(struct session *session);
 /* 0, SIGINT or SIGTERM */
 int session_signal(void);
 
-/* --- reading arguments -------------------------------------------------------------------------- */
+/* --- reading arguments --------------------------------------------------------------------------
+ */
 
 /* Options common to commands that take a spec; the result is a spec as JSON. */
 struct spec_arguments {
@@ -63,12 +67,13 @@ struct spec_arguments {
 	const char *output;
 	bool json, help;
 };
-/* Reads SPEC|-, --model, --dataset, --recipe, any --key VALUE of the spec, -o, --json. Returns an exit
- * code, EXIT_DONE when all is well; messages are printed. */
+/* Reads SPEC|-, --model, --dataset, --recipe, any --key VALUE of the spec, -o, --json. Returns an
+ * exit code, EXIT_DONE when all is well; messages are printed. */
 int spec_arguments_read(struct spec_arguments *arguments, int argc, char **argv);
 void spec_arguments_release(struct spec_arguments *arguments);
 
-/* --- output ------------------------------------------------------------------------------------- */
+/* --- output -------------------------------------------------------------------------------------
+ */
 
 /* "1.5 GB", "12.3 s", "1:02:03"; into text, returns text. */
 const char *bytes_text(uint64_t bytes, char text[32]);
@@ -77,13 +82,15 @@ const char *count_text(double count, char text[32]); /* "1.5 T" */
 /* value, pretty, to stdout */
 bool print_json(const struct mc_json *value, struct mc_error *err) MC_CHECKED;
 /* DIR/name as JSON; NULL with err. Owned. */
-struct mc_json *read_json_file(const char *folder, const char *name, struct mc_error *err) MC_CHECKED;
+struct mc_json *read_json_file(
+    const char *folder, const char *name, struct mc_error *err) MC_CHECKED;
 /* The table of a coverage document. */
 void print_coverage(const struct mc_json *coverage, bool every_layer);
 /* The table of a verdict document. */
 void print_verdict(const struct mc_json *verdict);
 
-/* --- commands ------------------------------------------------------------------------------------ */
+/* --- commands ------------------------------------------------------------------------------------
+ */
 
 int command_run(int argc, char **argv);
 int command_plan(int argc, char **argv);

@@ -16,7 +16,8 @@
 
 /* --- inspect ---------------------------------------------------------------------------------- */
 
-static bool inspect_json(const struct mc_model *model, bool modules, struct mc_json *root, struct mc_error *err)
+static bool inspect_json(
+    const struct mc_model *model, bool modules, struct mc_json *root, struct mc_error *err)
 {
 	const struct mc_model_config *c = &model->config;
 	size_t moe_layers = 0;
@@ -25,20 +26,24 @@ static bool inspect_json(const struct mc_model *model, bool modules, struct mc_j
 	for (size_t l = 0; l < c->layers; l++)
 		moe_layers += c->is_moe[l];
 	for (size_t i = 0; i < model->checkpoint.count; i++)
-		parameters += model->checkpoint.tensors[i].entry->bytes * 8 / mc_dtype_bits(model->checkpoint.tensors[i].entry->dtype);
+		parameters += model->checkpoint.tensors[i].entry->bytes * 8 /
+			      mc_dtype_bits(model->checkpoint.tensors[i].entry->dtype);
 	const struct {
 		const char *key;
 		uint64_t value;
 	} numbers[] = {{"layers", c->layers}, {"moe_layers", moe_layers}, {"experts", c->experts},
-	    {"experts_per_token", c->experts_per_token}, {"hidden", c->hidden}, {"expert_intermediate", c->expert_intermediate},
-	    {"heads", c->heads}, {"kv_heads", c->kv_heads}, {"head_dim", c->head_dim}, {"vocabulary", c->vocab},
-	    {"parameters", parameters}, {"bytes", model->checkpoint.bytes}, {"tensors", model->checkpoint.count},
-	    {"shards", model->checkpoint.shards_count}};
-	bool ok = mc_json_set(root, "model_type", mc_json_new_string(c->model_type), err)
-	    && mc_json_set(root, "architecture", mc_json_new_string(model->arch->classes.causal_lm), err)
-	    && mc_json_set(root, "dtype", mc_json_new_string(mc_dtype_name(model->dtype)), err);
+	    {"experts_per_token", c->experts_per_token}, {"hidden", c->hidden},
+	    {"expert_intermediate", c->expert_intermediate}, {"heads", c->heads},
+	    {"kv_heads", c->kv_heads}, {"head_dim", c->head_dim}, {"vocabulary", c->vocab},
+	    {"parameters", parameters}, {"bytes", model->checkpoint.bytes},
+	    {"tensors", model->checkpoint.count}, {"shards", model->checkpoint.shards_count}};
+	bool ok = mc_json_set(root, "model_type", mc_json_new_string(c->model_type), err) &&
+		  mc_json_set(root, "architecture",
+		      mc_json_new_string(model->arch->classes.causal_lm), err) &&
+		  mc_json_set(root, "dtype", mc_json_new_string(mc_dtype_name(model->dtype)), err);
 	for (size_t i = 0; ok && i < sizeof numbers / sizeof *numbers; i++)
-		ok = mc_json_set(root, numbers[i].key, mc_json_new_integer((int64_t)numbers[i].value), err);
+		ok = mc_json_set(
+		    root, numbers[i].key, mc_json_new_integer((int64_t)numbers[i].value), err);
 	if (!ok || !modules)
 		return ok;
 	struct mc_json *list = mc_json_new_array();
@@ -46,11 +51,12 @@ static bool inspect_json(const struct mc_model *model, bool modules, struct mc_j
 	for (size_t i = 0; ok && i < model->modules_count; i++) {
 		const struct mc_module *m = model->modules[i];
 		struct mc_json *one = mc_json_new_object();
-		ok = mc_json_append(list, one, err) && mc_json_set(one, "name", mc_json_new_string(m->name), err)
-		    && mc_json_set(one, "class", mc_json_new_string(m->class_name), err);
+		ok = mc_json_append(list, one, err) &&
+		     mc_json_set(one, "name", mc_json_new_string(m->name), err) &&
+		     mc_json_set(one, "class", mc_json_new_string(m->class_name), err);
 		if (ok && m->kind != MC_KIND_CONTAINER)
-			ok = mc_json_set(one, "rows", mc_json_new_integer((int64_t)m->rows), err)
-			    && mc_json_set(one, "cols", mc_json_new_integer((int64_t)m->cols), err);
+			ok = mc_json_set(one, "rows", mc_json_new_integer((int64_t)m->rows), err) &&
+			     mc_json_set(one, "cols", mc_json_new_integer((int64_t)m->cols), err);
 	}
 	return ok;
 }
@@ -68,9 +74,11 @@ static void print_inspection(const struct mc_json *root)
 	const struct mc_json *modules = mc_json_get(root, "modules");
 	for (size_t i = 0; i < mc_json_size(modules); i++) {
 		const struct mc_json *m = mc_json_at(modules, i), *rows = mc_json_get(m, "rows");
-		printf("%s  %s", mc_json_string(mc_json_get(m, "name"), NULL), mc_json_string(mc_json_get(m, "class"), NULL));
+		printf("%s  %s", mc_json_string(mc_json_get(m, "name"), NULL),
+		    mc_json_string(mc_json_get(m, "class"), NULL));
 		if (rows != NULL)
-			printf("  [%lld, %lld]", (long long)mc_json_integer(rows), (long long)mc_json_integer(mc_json_get(m, "cols")));
+			printf("  [%lld, %lld]", (long long)mc_json_integer(rows),
+			    (long long)mc_json_integer(mc_json_get(m, "cols")));
 		printf("\n");
 	}
 }
@@ -119,16 +127,17 @@ static struct mc_tokenizer *tokenizer_of(const char *folder, struct mc_error *er
 	mc_buf_init(&config, (size_t)256 << 20);
 	if (mc_root_open_folder(NULL, folder, &fd, err)) {
 		int file = -1, config_file = -1;
-		bool ok = mc_root_open_at(NULL, fd, folder, "tokenizer.json", &file, err)
-		    && mc_file_read_all(file, "tokenizer.json", &json, err);
-		bool has_config = ok && mc_root_open_at(NULL, fd, folder, "tokenizer_config.json", &config_file, &absent);
+		bool ok = mc_root_open_at(NULL, fd, folder, "tokenizer.json", &file, err) &&
+			  mc_file_read_all(file, "tokenizer.json", &json, err);
+		bool has_config = ok && mc_root_open_at(NULL, fd, folder, "tokenizer_config.json",
+					    &config_file, &absent);
 		if (ok && has_config)
 			ok = mc_file_read_all(config_file, "tokenizer_config.json", &config, err);
 		else if (ok && absent.code != MC_NOT_FOUND)
 			ok = mc_fail(err, absent.code, absent.where, "%s", absent.text);
 		if (ok)
-			tokenizer = mc_tokenizer_new(mc_buf_text(&json), json.length, has_config ? mc_buf_text(&config) : NULL,
-			    config.length, err);
+			tokenizer = mc_tokenizer_new(mc_buf_text(&json), json.length,
+			    has_config ? mc_buf_text(&config) : NULL, config.length, err);
 		mc_close(file);
 		mc_close(config_file);
 		mc_close(fd);
@@ -150,17 +159,18 @@ static int read_evaluate(struct evaluate_arguments *a, int argc, char **argv)
 {
 	*a = (struct evaluate_arguments){.max_seq_length = 2048};
 	for (int i = 1; i < argc; i++) {
-		uint64_t *number = strcmp(argv[i], "--num-samples") == 0 ? &a->num_samples :
-		    strcmp(argv[i], "--max-seq-length") == 0             ? &a->max_seq_length :
-		    strcmp(argv[i], "--threads") == 0                    ? &a->threads :
-									   NULL;
+		uint64_t *number = strcmp(argv[i], "--num-samples") == 0      ? &a->num_samples
+				   : strcmp(argv[i], "--max-seq-length") == 0 ? &a->max_seq_length
+				   : strcmp(argv[i], "--threads") == 0        ? &a->threads
+									      : NULL;
 		if (strcmp(argv[i], "--json") == 0) {
 			a->json = true;
 		} else if (number != NULL && i + 1 < argc) {
 			char *end;
 			*number = strtoull(argv[++i], &end, 10);
 			if (*end != '\0' || argv[i][0] == '-' || *number == 0 || *number > 1 << 24)
-				return usage_error(argv[0], "%s needs a count, not '%s'", argv[i - 1], argv[i]);
+				return usage_error(
+				    argv[0], "%s needs a count, not '%s'", argv[i - 1], argv[i]);
 		} else if (argv[i][0] == '-' || a->dataset != NULL) {
 			return usage_error(argv[0], "unexpected '%s'", argv[i]);
 		} else if (a->model == NULL) {
@@ -169,14 +179,17 @@ static int read_evaluate(struct evaluate_arguments *a, int argc, char **argv)
 			a->dataset = argv[i];
 		}
 	}
-	return a->dataset != NULL ? EXIT_DONE : usage_error(argv[0], "a checkpoint folder and a dataset are needed");
+	return a->dataset != NULL
+		   ? EXIT_DONE
+		   : usage_error(argv[0], "a checkpoint folder and a dataset are needed");
 }
 
-static bool evaluate(const struct evaluate_arguments *a, const struct mc_model *model, const struct mc_env *env,
-    struct mc_evaluation *ret, struct mc_error *err)
+static bool evaluate(const struct evaluate_arguments *a, const struct mc_model *model,
+    const struct mc_env *env, struct mc_evaluation *ret, struct mc_error *err)
 {
 	struct mc_dataset_source source = {.path = a->dataset};
-	struct mc_dataset_options options = {.num_samples = a->num_samples, .max_seq_length = a->max_seq_length,
+	struct mc_dataset_options options = {.num_samples = a->num_samples,
+	    .max_seq_length = a->max_seq_length,
 	    .vocab_size = model->config.vocab};
 	struct mc_tokenizer *tokenizer = NULL;
 	struct mc_dataset dataset;
@@ -198,13 +211,15 @@ static bool evaluate(const struct evaluate_arguments *a, const struct mc_model *
 static bool print_evaluation(const struct mc_evaluation *e, bool json, struct mc_error *err)
 {
 	if (!json) {
-		printf("perplexity %.5f\nloss       %.6f\npredicted  %llu tokens\n", e->perplexity, e->loss, (unsigned long long)e->predicted);
+		printf("perplexity %.5f\nloss       %.6f\npredicted  %llu tokens\n", e->perplexity,
+		    e->loss, (unsigned long long)e->predicted);
 		return true;
 	}
 	struct mc_json *root = mc_json_new_object();
-	bool ok = mc_json_set(root, "perplexity", mc_json_new_real(e->perplexity), err)
-	    && mc_json_set(root, "loss", mc_json_new_real(e->loss), err)
-	    && mc_json_set(root, "predicted", mc_json_new_integer((int64_t)e->predicted), err) && print_json(root, err);
+	bool ok = mc_json_set(root, "perplexity", mc_json_new_real(e->perplexity), err) &&
+		  mc_json_set(root, "loss", mc_json_new_real(e->loss), err) &&
+		  mc_json_set(root, "predicted", mc_json_new_integer((int64_t)e->predicted), err) &&
+		  print_json(root, err);
 	mc_json_free(root);
 	return ok;
 }
@@ -251,9 +266,13 @@ static int read_tokenize(struct tokenize_arguments *a, int argc, char **argv)
 			a->match_special = false;
 		} else if (strcmp(argv[i], "--add-special-tokens") == 0 && i + 1 < argc) {
 			const char *value = argv[++i];
-			if (strcmp(value, "auto") != 0 && strcmp(value, "true") != 0 && strcmp(value, "false") != 0)
-				return usage_error(argv[0], "--add-special-tokens is auto, true or false, not '%s'", value);
-			a->add_special = value[0] == 'a' ? MC_ADD_SPECIAL_AUTO : value[0] == 't' ? MC_ADD_SPECIAL_YES : MC_ADD_SPECIAL_NO;
+			if (strcmp(value, "auto") != 0 && strcmp(value, "true") != 0 &&
+			    strcmp(value, "false") != 0)
+				return usage_error(argv[0],
+				    "--add-special-tokens is auto, true or false, not '%s'", value);
+			a->add_special = value[0] == 'a'   ? MC_ADD_SPECIAL_AUTO
+					 : value[0] == 't' ? MC_ADD_SPECIAL_YES
+							   : MC_ADD_SPECIAL_NO;
 		} else if ((argv[i][0] == '-' && argv[i][1] != '\0') || a->file != NULL) {
 			return usage_error(argv[0], "unexpected '%s'", argv[i]);
 		} else if (a->model == NULL) {
@@ -265,8 +284,8 @@ static int read_tokenize(struct tokenize_arguments *a, int argc, char **argv)
 	return a->model != NULL ? EXIT_DONE : usage_error(argv[0], "a checkpoint folder is needed");
 }
 
-static bool tokenize_line(const struct tokenize_arguments *a, struct mc_tokenizer *tokenizer, const char *line, size_t length,
-    struct mc_error *err)
+static bool tokenize_line(const struct tokenize_arguments *a, struct mc_tokenizer *tokenizer,
+    const char *line, size_t length, struct mc_error *err)
 {
 	struct mc_ids ids = {0};
 	struct mc_json *value = NULL;
@@ -281,7 +300,8 @@ static bool tokenize_line(const struct tokenize_arguments *a, struct mc_tokenize
 		}
 		line = mc_json_string(value, &length);
 	}
-	bool ok = mc_tokenizer_encode(tokenizer, line, length, a->add_special, a->match_special, &ids, err);
+	bool ok = mc_tokenizer_encode(
+	    tokenizer, line, length, a->add_special, a->match_special, &ids, err);
 	for (size_t i = 0; ok && i < ids.count; i++)
 		printf("%s%u", i > 0 ? a->json ? "," : " " : a->json ? "[" : "", ids.ids[i]);
 	if (ok)
@@ -306,7 +326,8 @@ int command_tokenize(int argc, char **argv)
 	struct mc_tokenizer *tokenizer = tokenizer_of(a.model, &err);
 	bool standard = a.file == NULL || strcmp(a.file, "-") == 0;
 	FILE *in = tokenizer == NULL ? NULL : standard ? stdin : fopen(a.file, "re");
-	bool ok = in != NULL || mc_fail(&err, MC_NOT_FOUND, a.file != NULL ? a.file : "", "cannot be opened");
+	bool ok = in != NULL ||
+		  mc_fail(&err, MC_NOT_FOUND, a.file != NULL ? a.file : "", "cannot be opened");
 	while (ok && (length = getline(&line, &capacity, in)) >= 0) {
 		if (length > 0 && line[length - 1] == '\n')
 			length--;

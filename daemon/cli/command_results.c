@@ -37,9 +37,11 @@ static int read_arguments(struct arguments *a, int argc, char **argv, int most)
 		else if (strcmp(argv[i], "--limit") == 0 && has_value) {
 			a->limit = strtoll(argv[++i], &end, 10);
 			if (*end != '\0' || a->limit < 0)
-				return usage_error(argv[0], "--limit needs a count, not '%s'", argv[i]);
+				return usage_error(
+				    argv[0], "--limit needs a count, not '%s'", argv[i]);
 		} else if (argv[i][0] == '-')
-			return usage_error(argv[0], "there is no option %s, or it needs a value", argv[i]);
+			return usage_error(
+			    argv[0], "there is no option %s, or it needs a value", argv[i]);
 		else if (a->operands == most)
 			return usage_error(argv[0], "too many operands: '%s'", argv[i]);
 		else
@@ -64,7 +66,8 @@ static struct mc_json *read_coverage(const char *folder, struct mc_error *err)
 	if (coverage != NULL || err->code != MC_OK)
 		return coverage;
 	char *path = mc_format(err, "%s/calibration.db", folder);
-	struct mc_statistics *statistics = path == NULL ? NULL : mc_statistics_open(path, true, err);
+	struct mc_statistics *statistics = path == NULL ? NULL
+							: mc_statistics_open(path, true, err);
 	if (statistics != NULL)
 		coverage = mc_statistics_coverage_json(statistics, 1, err);
 	mc_statistics_close(statistics);
@@ -96,10 +99,13 @@ static void print_parameters(const struct mc_json *document)
 	const struct mc_json *list = mc_json_get(document, "parameters");
 
 	for (size_t i = 0; i < mc_json_size(list); i++) {
-		const struct mc_json *p = mc_json_at(list, i), *data = mc_json_get(p, "data"), *shape = mc_json_get(p, "shape");
-		printf("%s  %s [", mc_json_string(mc_json_get(p, "name"), NULL), mc_json_string(mc_json_get(p, "dtype"), NULL));
+		const struct mc_json *p = mc_json_at(list, i), *data = mc_json_get(p, "data"),
+				     *shape = mc_json_get(p, "shape");
+		printf("%s  %s [", mc_json_string(mc_json_get(p, "name"), NULL),
+		    mc_json_string(mc_json_get(p, "dtype"), NULL));
 		for (size_t d = 0; d < mc_json_size(shape); d++)
-			printf("%s%lld", d > 0 ? ", " : "", (long long)mc_json_integer(mc_json_at(shape, d)));
+			printf("%s%lld", d > 0 ? ", " : "",
+			    (long long)mc_json_integer(mc_json_at(shape, d)));
 		printf("]\n   ");
 		for (size_t d = 0; d < mc_json_size(data) && d < 6; d++)
 			printf(" %.7g", mc_json_number(mc_json_at(data, d)));
@@ -119,12 +125,14 @@ int command_quantization(int argc, char **argv)
 		return code;
 	mc_error_init(&err);
 	char *path = mc_format(&err, "%s/quantization.safetensors", a.operand[0]);
-	struct mc_json *document = path == NULL ?
-	    NULL :
-	    mc_parameters_json(path, a.operands > 1 ? a.operand[1] : "", NULL, (size_t)a.limit, &err);
+	struct mc_json *document = path == NULL ? NULL
+						: mc_parameters_json(path,
+						      a.operands > 1 ? a.operand[1] : "", NULL,
+						      (size_t)a.limit, &err);
 	bool ok = document != NULL;
 	if (ok && mc_json_size(mc_json_get(document, "parameters")) == 0)
-		ok = mc_fail(&err, MC_NOT_FOUND, a.operand[0], "has no parameter whose name begins with '%s'",
+		ok = mc_fail(&err, MC_NOT_FOUND, a.operand[0],
+		    "has no parameter whose name begins with '%s'",
 		    a.operands > 1 ? a.operand[1] : "");
 	if (ok && a.json)
 		ok = print_json(document, &err);
@@ -138,7 +146,8 @@ int command_quantization(int argc, char **argv)
 /* --- verify ----------------------------------------------------------------------------------- */
 
 /* A job folder holds model/; its original is named in its manifest. */
-static bool find_checkpoint(const char *operand, char **ret_folder, char **ret_original, struct mc_error *err)
+static bool find_checkpoint(
+    const char *operand, char **ret_folder, char **ret_original, struct mc_error *err)
 {
 	struct mc_error absent;
 	char *inside = mc_format(err, "%s/model/config.json", operand);
@@ -152,7 +161,8 @@ static bool find_checkpoint(const char *operand, char **ret_folder, char **ret_o
 	mc_error_init(&absent);
 	struct mc_json *spec = read_json_file(operand, "spec.json", &absent);
 	const struct mc_json *model = spec == NULL ? NULL : mc_json_get(spec, "model");
-	if (model != NULL && mc_json_type(model) == MC_JSON_STRING && mc_file_exists(mc_json_string(model, NULL)))
+	if (model != NULL && mc_json_type(model) == MC_JSON_STRING &&
+	    mc_file_exists(mc_json_string(model, NULL)))
 		*ret_original = mc_strdup(mc_json_string(model, NULL), err);
 	mc_json_free(spec);
 	return err->code == MC_OK;
@@ -171,9 +181,11 @@ int command_verify(int argc, char **argv)
 		return code;
 	mc_error_init(&err);
 	mc_verdict_init(&verdict);
-	bool ok = find_checkpoint(a.operand[0], &folder, &original, &err) && session_open(&session, 0, 0, &err);
+	bool ok = find_checkpoint(a.operand[0], &folder, &original, &err) &&
+		  session_open(&session, 0, 0, &err);
 	if (ok) {
-		ok = mc_verify_checkpoint(&verdict, folder, a.original != NULL ? a.original : original, &session.env, &err);
+		ok = mc_verify_checkpoint(&verdict, folder,
+		    a.original != NULL ? a.original : original, &session.env, &err);
 		session_close(&session);
 	}
 	struct mc_json *json = ok ? mc_verdict_json(&verdict, &err) : NULL;

@@ -22,19 +22,25 @@ static void print_plan(FILE *out, const struct mc_job *job, const struct mc_plan
 	fprintf(out, "plan: %s, %s parameters, %zu layers", job->model.config.model_type,
 	    count_text((double)plan->parameters, a), plan->layers);
 	if (plan->moe_layers > 0)
-		fprintf(out, " (%zu with %zu experts, %zu a token)", plan->moe_layers, plan->experts, plan->experts_per_token);
-	fprintf(out, "\n  recipe      %s: %zu linears get a scheme\n", job->spec->recipe.name, plan->modules_quantized);
+		fprintf(out, " (%zu with %zu experts, %zu a token)", plan->moe_layers,
+		    plan->experts, plan->experts_per_token);
+	fprintf(out, "\n  recipe      %s: %zu linears get a scheme\n", job->spec->recipe.name,
+	    plan->modules_quantized);
 	if (plan->tokens > 0)
-		fprintf(out, "  data        %zu sequences, %llu tokens; experts see %s\n", plan->sequences,
-		    (unsigned long long)plan->tokens, mc_job_sees_all(job) ? "all tokens" : "their routed tokens");
+		fprintf(out, "  data        %zu sequences, %llu tokens; experts see %s\n",
+		    plan->sequences, (unsigned long long)plan->tokens,
+		    mc_job_sees_all(job) ? "all tokens" : "their routed tokens");
 	else
 		fprintf(out, "  data        none: parameters come from the weights alone\n");
-	fprintf(out, "  memory      %s (hidden states %s, one layer %s)\n", bytes_text(plan->memory_bytes, a),
-	    bytes_text(plan->memory_hidden, b), bytes_text(plan->memory_layer, c));
-	fprintf(out, "  disk        %s at most, checkpoint %s\n", bytes_text(plan->disk_bytes, a), bytes_text(plan->checkpoint_bytes, b));
+	fprintf(out, "  memory      %s (hidden states %s, one layer %s)\n",
+	    bytes_text(plan->memory_bytes, a), bytes_text(plan->memory_hidden, b),
+	    bytes_text(plan->memory_layer, c));
+	fprintf(out, "  disk        %s at most, checkpoint %s\n", bytes_text(plan->disk_bytes, a),
+	    bytes_text(plan->checkpoint_bytes, b));
 	if (plan->gflops > 0)
-		fprintf(out, "  time        about %s: %sFLOP at %.0f GFLOP/s on %u thread%s\n", seconds_text(plan->seconds, a),
-		    count_text(plan->flops, b), plan->gflops, plan->threads, plan->threads == 1 ? "" : "s");
+		fprintf(out, "  time        about %s: %sFLOP at %.0f GFLOP/s on %u thread%s\n",
+		    seconds_text(plan->seconds, a), count_text(plan->flops, b), plan->gflops,
+		    plan->threads, plan->threads == 1 ? "" : "s");
 	for (size_t i = 0; i < job->warnings_count; i++)
 		fprintf(out, "  warning     %s\n", job->warnings[i]);
 	fflush(out);
@@ -55,8 +61,9 @@ static void describe_coverage(struct display *d, const struct mc_progress *p)
 
 	mc_error_init(&err);
 	if (p->coverage != NULL && mc_coverage_summarise(p->coverage, 1, &s, &err))
-		snprintf(d->coverage, sizeof d->coverage, "experts %llu..%llu tokens, %llu starved", (unsigned long long)s.min,
-		    (unsigned long long)s.max, (unsigned long long)p->starved_total);
+		snprintf(d->coverage, sizeof d->coverage, "experts %llu..%llu tokens, %llu starved",
+		    (unsigned long long)s.min, (unsigned long long)s.max,
+		    (unsigned long long)p->starved_total);
 }
 
 static unsigned terminal_width(void)
@@ -68,7 +75,9 @@ static unsigned terminal_width(void)
 static void draw_bar(const struct display *d, const struct mc_progress *p)
 {
 	char bar[25], spent[32], left[32] = "", line[320];
-	double done = p->layers_total > 0 ? ((double)p->layers_done + p->layer_fraction) / (double)p->layers_total : 1;
+	double done = p->layers_total > 0
+			  ? ((double)p->layers_done + p->layer_fraction) / (double)p->layers_total
+			  : 1;
 	size_t filled = (size_t)(done * (sizeof bar - 1));
 
 	if (filled > sizeof bar - 1)
@@ -78,8 +87,9 @@ static void draw_bar(const struct display *d, const struct mc_progress *p)
 	bar[sizeof bar - 1] = '\0';
 	if (p->seconds_left >= 0)
 		seconds_text(p->seconds_left, left);
-	snprintf(line, sizeof line, "%s %3.0f%% [%s] layer %zu/%zu  %s%s%s  %s", p->phase, 100 * done, bar, p->layers_done,
-	    p->layers_total, seconds_text(p->seconds, spent), left[0] != '\0' ? ", left " : "", left, d->coverage);
+	snprintf(line, sizeof line, "%s %3.0f%% [%s] layer %zu/%zu  %s%s%s  %s", p->phase,
+	    100 * done, bar, p->layers_done, p->layers_total, seconds_text(p->seconds, spent),
+	    left[0] != '\0' ? ", left " : "", left, d->coverage);
 	fprintf(stderr, "\r%.*s\033[K", (int)terminal_width() - 1, line);
 	fflush(stderr);
 }
@@ -97,8 +107,9 @@ static void say_line(struct display *d, const struct mc_progress *p)
 	d->layers_said = p->layers_done;
 	if (p->seconds_left >= 0)
 		seconds_text(p->seconds_left, left);
-	fprintf(stderr, "layer %zu of %zu done, %s%s%s%s%s\n", p->layers_done, p->layers_total, seconds_text(p->seconds, spent),
-	    left[0] != '\0' ? ", left " : "", left, d->coverage[0] != '\0' ? ", " : "", d->coverage);
+	fprintf(stderr, "layer %zu of %zu done, %s%s%s%s%s\n", p->layers_done, p->layers_total,
+	    seconds_text(p->seconds, spent), left[0] != '\0' ? ", left " : "", left,
+	    d->coverage[0] != '\0' ? ", " : "", d->coverage);
 }
 
 static void on_progress(void *ctx, const struct mc_progress *p)
@@ -133,7 +144,8 @@ static void on_event(void *ctx, const struct mc_json *event)
 
 /* --- the run ---------------------------------------------------------------------------------- */
 
-static void print_result(const char *out, const struct mc_spec *spec, const struct mc_run_result *result)
+static void print_result(
+    const char *out, const struct mc_spec *spec, const struct mc_run_result *result)
 {
 	struct mc_error err;
 	char text[32];
@@ -152,7 +164,8 @@ static void print_result(const char *out, const struct mc_spec *spec, const stru
 	mc_json_free(verdict);
 }
 
-static int calibrate(struct mc_job *job, const struct mc_plan *plan, const struct spec_arguments *a, const struct mc_env *env)
+static int calibrate(struct mc_job *job, const struct mc_plan *plan, const struct spec_arguments *a,
+    const struct mc_env *env)
 {
 	struct display display = {.json = a->json, .terminal = isatty(STDERR_FILENO) == 1};
 	struct mc_run_hooks hooks = {.progress = on_progress, .event = on_event, .ctx = &display};
@@ -166,7 +179,8 @@ static int calibrate(struct mc_job *job, const struct mc_plan *plan, const struc
 	if (!ok) {
 		int code = report_error(&err, a->json, err.code != MC_CONFLICT);
 		if (err.code == MC_CANCELED)
-			fprintf(stderr, "moecal: the finished layers are saved; the same command goes on from there\n");
+			fprintf(stderr, "moecal: the finished layers are saved; the same command "
+					"goes on from there\n");
 		return code;
 	}
 	if (!a->json)
@@ -174,8 +188,8 @@ static int calibrate(struct mc_job *job, const struct mc_plan *plan, const struc
 	return result.valid ? EXIT_DONE : EXIT_VERDICT;
 }
 
-static int plan_job(struct mc_job *job, struct mc_plan *plan, const struct spec_arguments *a, struct mc_spec *spec,
-    const struct session *session, struct mc_error *err)
+static int plan_job(struct mc_job *job, struct mc_plan *plan, const struct spec_arguments *a,
+    struct mc_spec *spec, const struct session *session, struct mc_error *err)
 {
 	if (!mc_job_open(job, spec, &session->env, err))
 		return report_error(err, a->json, false);
@@ -195,8 +209,9 @@ static int run_spec(struct mc_spec *spec, const struct spec_arguments *a)
 	uint64_t disk;
 
 	mc_error_init(&err);
-	if (!mc_require_output_folder(a->output, &err) || !mc_file_free_bytes(a->output, &disk, &err)
-	    || !session_open(&session, spec->threads, spec->memory_bytes, &err))
+	if (!mc_require_output_folder(a->output, &err) ||
+	    !mc_file_free_bytes(a->output, &disk, &err) ||
+	    !session_open(&session, spec->threads, spec->memory_bytes, &err))
 		return report_error(&err, a->json, false);
 	int code = plan_job(&job, &plan, a, spec, &session, &err);
 	if (code == EXIT_DONE) {
@@ -231,7 +246,8 @@ static int show_plan(struct mc_spec *spec, const struct spec_arguments *a)
 	} else if (code == EXIT_DONE) {
 		print_plan(stdout, &job, &plan);
 	}
-	if (code == EXIT_DONE && !mc_plan_require_fits(&plan, session.arena.budget, UINT64_MAX, &err))
+	if (code == EXIT_DONE &&
+	    !mc_plan_require_fits(&plan, session.arena.budget, UINT64_MAX, &err))
 		code = report_error(&err, false, false);
 	mc_job_close(&job); /* a closed or zeroed one is fine */
 	session_close(&session);

@@ -9,41 +9,58 @@
 
 #include "moecal/alloc.h"
 
-#define SPEC_OPTIONS                                                                                                   \
-	"  SPEC                 a job spec, JSON or YAML; '-' reads it from standard input\n"                          \
-	"  --model PATH         the checkpoint folder\n"                                                               \
-	"  --dataset PATH       calibration data (.jsonl, .txt, .npy, .safetensors); may be repeated\n"                \
-	"  --recipe R           a preset name (W4A16, FP8 ...), a recipe file, or YAML text\n"                         \
+#define SPEC_OPTIONS                                                                               \
+	"  SPEC                 a job spec, JSON or YAML; '-' reads it from standard input\n"      \
+	"  --model PATH         the checkpoint folder\n"                                           \
+	"  --dataset PATH       calibration data (.jsonl, .txt, .npy, .safetensors); may be "      \
+	"repeated\n"                                                                               \
+	"  --recipe R           a preset name (W4A16, FP8 ...), a recipe file, or YAML text\n"     \
 	"  --KEY VALUE          any other key of the spec, e.g. --max-seq-length 512\n"
 
 static const struct command commands[] = {
     {"run", "SPEC|- -o DIR", "calibrate and quantize a checkpoint",
-	SPEC_OPTIONS "  -o, --output DIR     where the results go; resumes when DIR holds a resume/\n"
-		     "  --json               events as JSON lines on standard output\n\n"
-		     "Examples:\n"
-		     "  moecal run --model Qwen3-30B-A3B --dataset text.jsonl --recipe W4A16 -o out\n"
-		     "  moecal run job.yaml -o out --threads 8\n"
-		     "  moecal run --model M --recipe recipe.yaml --calibrate-all-experts false --dataset d.npy -o out\n",
+	SPEC_OPTIONS
+	"  -o, --output DIR     where the results go; resumes when DIR holds a resume/\n"
+	"  --json               events as JSON lines on standard output\n\n"
+	"Examples:\n"
+	"  moecal run --model Qwen3-30B-A3B --dataset text.jsonl --recipe W4A16 -o out\n"
+	"  moecal run job.yaml -o out --threads 8\n"
+	"  moecal run --model M --recipe recipe.yaml --calibrate-all-experts false --dataset d.npy "
+	"-o out\n",
 	command_run},
-    {"plan", "SPEC|-", "what a job would cost: memory, disk, time", SPEC_OPTIONS "  --json\n\nExamples:\n"
-		     "  moecal plan --model Qwen3-30B-A3B --dataset text.jsonl --recipe FP8\n", command_plan},
-    {"inspect", "MODEL", "what is in a checkpoint", "  --json\n  --modules            list every module\n\nExamples:\n"
-		     "  moecal inspect Qwen3-30B-A3B\n", command_inspect},
+    {"plan", "SPEC|-", "what a job would cost: memory, disk, time",
+	SPEC_OPTIONS "  --json\n\nExamples:\n"
+		     "  moecal plan --model Qwen3-30B-A3B --dataset text.jsonl --recipe FP8\n",
+	command_plan},
+    {"inspect", "MODEL", "what is in a checkpoint",
+	"  --json\n  --modules            list every module\n\nExamples:\n"
+	"  moecal inspect Qwen3-30B-A3B\n",
+	command_inspect},
     {"verify", "DIR", "check the quantized checkpoint of a job folder, or any",
-	"  --original MODEL     compare with the checkpoint it was made from\n  --json\n\nExamples:\n"
-	"  moecal verify out\n  moecal verify out/model --original Qwen3-30B-A3B\n", command_verify},
-    {"coverage", "DIR", "which experts the text of a job reached", "  --all                every layer, not only the poorest\n  --json\n\nExamples:\n"
-		     "  moecal coverage out\n", command_coverage},
+	"  --original MODEL     compare with the checkpoint it was made from\n  "
+	"--json\n\nExamples:\n"
+	"  moecal verify out\n  moecal verify out/model --original Qwen3-30B-A3B\n",
+	command_verify},
+    {"coverage", "DIR", "which experts the text of a job reached",
+	"  --all                every layer, not only the poorest\n  --json\n\nExamples:\n"
+	"  moecal coverage out\n",
+	command_coverage},
     {"quantization", "DIR [NAME]", "the parameters of a job; NAME selects by prefix",
 	"  --limit N            at most N parameters (default 20; 0: all)\n  --json\n\nExamples:\n"
-	"  moecal quantization out model.layers.0.mlp.experts.3\n", command_quantization},
+	"  moecal quantization out model.layers.0.mlp.experts.3\n",
+	command_quantization},
     {"evaluate", "MODEL DATASET", "perplexity of a checkpoint on a dataset",
-	"  --num-samples N      only the first N sequences\n  --max-seq-length N   cut sequences (default 2048)\n"
-	"  --threads N\n  --json\n\nExamples:\n  moecal evaluate Qwen3-30B-A3B prose.evaluation.npy --num-samples 60\n", command_evaluate},
+	"  --num-samples N      only the first N sequences\n  --max-seq-length N   cut sequences "
+	"(default 2048)\n"
+	"  --threads N\n  --json\n\nExamples:\n  moecal evaluate Qwen3-30B-A3B "
+	"prose.evaluation.npy --num-samples 60\n",
+	command_evaluate},
     {"tokenize", "MODEL [FILE]", "token ids, one line a line of input",
-	"  --add-special-tokens auto|true|false\n  --no-match-special   special tokens in the text are ordinary text\n"
+	"  --add-special-tokens auto|true|false\n  --no-match-special   special tokens in the text "
+	"are ordinary text\n"
 	"  --json               lines are JSON strings, answers JSON arrays\n\nExamples:\n"
-	"  echo 'Hello' | moecal tokenize Qwen3-30B-A3B\n", command_tokenize},
+	"  echo 'Hello' | moecal tokenize Qwen3-30B-A3B\n",
+	command_tokenize},
     {"version", "", "versions of the program and its libraries", "  --json\n", command_version},
 };
 #define COMMANDS (sizeof commands / sizeof *commands)
@@ -58,8 +75,8 @@ const struct command *command_find(const char *name)
 
 void command_help(const struct command *command)
 {
-	printf("%s: %s\n\nusage: moecal %s %s\n\n%s", command->name, command->summary, command->name, command->arguments,
-	    command->help);
+	printf("%s: %s\n\nusage: moecal %s %s\n\n%s", command->name, command->summary,
+	    command->name, command->arguments, command->help);
 }
 
 int usage_error(const char *command, const char *fmt, ...)
@@ -76,15 +93,19 @@ int usage_error(const char *command, const char *fmt, ...)
 
 static void help(void)
 {
-	printf("moecal calibrates and quantizes Mixture-of-Experts checkpoints so that every expert ends with\n"
+	printf("moecal calibrates and quantizes Mixture-of-Experts checkpoints so that every "
+	       "expert ends with\n"
 	       "valid, explained parameters.\n\n"
 	       "  moecal run --model M --dataset text.jsonl --recipe W4A16 -o out\n"
 	       "  moecal coverage out\n\n"
 	       "commands:\n");
 	for (size_t i = 0; i < COMMANDS; i++)
-		printf("  %-13s %-18s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
-	printf("\nmoecal COMMAND --help explains one. Exit codes: 0 done, 1 the job failed, 2 usage or invalid spec,\n"
-	       "3 service unreachable, 4 verdict failed, 75 stopped by SIGTERM with the work saved, 130 interrupted.\n");
+		printf("  %-13s %-18s %s\n", commands[i].name, commands[i].arguments,
+		    commands[i].summary);
+	printf("\nmoecal COMMAND --help explains one. Exit codes: 0 done, 1 the job failed, 2 "
+	       "usage or invalid spec,\n"
+	       "3 service unreachable, 4 verdict failed, 75 stopped by SIGTERM with the work "
+	       "saved, 130 interrupted.\n");
 }
 
 int main(int argc, char **argv)
@@ -96,7 +117,8 @@ int main(int argc, char **argv)
 		help();
 		return EXIT_USAGE;
 	}
-	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+	    strcmp(argv[1], "help") == 0) {
 		const struct command *about = argc > 2 ? command_find(argv[2]) : NULL;
 		if (about != NULL)
 			command_help(about);
@@ -118,6 +140,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < COMMANDS; i++)
 		names[i] = commands[i].name;
 	const char *near = mc_nearest(argv[1], names, COMMANDS);
-	return near != NULL ? usage_error("", "there is no command '%s'; did you mean '%s'?", argv[1], near) :
-			      usage_error("", "there is no command '%s'", argv[1]);
+	return near != NULL
+		   ? usage_error("", "there is no command '%s'; did you mean '%s'?", argv[1], near)
+		   : usage_error("", "there is no command '%s'", argv[1]);
 }

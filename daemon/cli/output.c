@@ -51,7 +51,8 @@ const char *seconds_text(double seconds, char text[32])
 	else if (seconds < 3600)
 		snprintf(text, 32, "%d:%02d", (int)seconds / 60, (int)seconds % 60);
 	else
-		snprintf(text, 32, "%d:%02d:%02d", (int)(seconds / 3600), (int)seconds / 60 % 60, (int)seconds % 60);
+		snprintf(text, 32, "%d:%02d:%02d", (int)(seconds / 3600), (int)seconds / 60 % 60,
+		    (int)seconds % 60);
 	return text;
 }
 
@@ -61,7 +62,8 @@ bool print_json(const struct mc_json *value, struct mc_error *err)
 	mc_buf_init(&text, (size_t)4 << 30);
 	bool ok = mc_json_write(value, MC_JSON_PRETTY, &text, err);
 	if (ok)
-		ok = fwrite(text.data, 1, text.length, stdout) == text.length || mc_fail(err, MC_IO, "stdout", "cannot write");
+		ok = fwrite(text.data, 1, text.length, stdout) == text.length ||
+		     mc_fail(err, MC_IO, "stdout", "cannot write");
 	mc_buf_release(&text);
 	return ok;
 }
@@ -74,7 +76,8 @@ struct mc_json *read_json_file(const char *folder, const char *name, struct mc_e
 	char *path = mc_format(err, "%s/%s", folder, name);
 
 	mc_buf_init(&text, (size_t)1 << 30);
-	if (path != NULL && mc_root_open(NULL, path, &fd, err) && mc_file_read_all(fd, path, &text, err))
+	if (path != NULL && mc_root_open(NULL, path, &fd, err) &&
+	    mc_file_read_all(fd, path, &text, err))
 		json = mc_json_parse(mc_buf_text(&text), text.length, path, err);
 	if (fd >= 0)
 		close(fd);
@@ -129,17 +132,18 @@ int report_error(const struct mc_error *err, bool json, bool begun)
 		struct mc_error e;
 		struct mc_json *event = mc_json_new_object();
 		mc_error_init(&e);
-		if (!mc_json_set(event, "event", mc_json_new_string("failed"), &e)
-		    || !mc_json_set(event, "code", mc_json_new_string(mc_code_name(err->code)), &e)
-		    || !mc_json_set(event, "where", mc_json_new_string(err->where), &e)
-		    || !mc_json_set(event, "text", mc_json_new_string(err->text), &e)
-		    || !mc_json_set(event, "exit", mc_json_new_integer(code), &e)) {
+		if (!mc_json_set(event, "event", mc_json_new_string("failed"), &e) ||
+		    !mc_json_set(event, "code", mc_json_new_string(mc_code_name(err->code)), &e) ||
+		    !mc_json_set(event, "where", mc_json_new_string(err->where), &e) ||
+		    !mc_json_set(event, "text", mc_json_new_string(err->text), &e) ||
+		    !mc_json_set(event, "exit", mc_json_new_integer(code), &e)) {
 			mc_json_free(event);
 			event = NULL;
 		}
 		print_json_line(event);
 	}
-	fprintf(stderr, "moecal: %s%s%s\n", err->where, err->where[0] != '\0' ? ": " : "", err->text);
+	fprintf(
+	    stderr, "moecal: %s%s%s\n", err->where, err->where[0] != '\0' ? ": " : "", err->text);
 	return code;
 }
 
@@ -150,12 +154,15 @@ int report_problems(const struct mc_problems *problems, bool json)
 	mc_error_init(&err);
 	if (json) {
 		struct mc_json *event = mc_json_new_object(), *list = mc_json_new_array();
-		bool ok = mc_json_set(event, "event", mc_json_new_string("refused"), &err) && mc_json_set(event, "errors", list, &err);
+		bool ok = mc_json_set(event, "event", mc_json_new_string("refused"), &err) &&
+			  mc_json_set(event, "errors", list, &err);
 		for (size_t i = 0; ok && i < problems->count; i++) {
 			struct mc_json *one = mc_json_new_object();
-			ok = mc_json_append(list, one, &err)
-			    && mc_json_set(one, "pointer", mc_json_new_string(problems->items[i].pointer), &err)
-			    && mc_json_set(one, "detail", mc_json_new_string(problems->items[i].text), &err);
+			ok = mc_json_append(list, one, &err) &&
+			     mc_json_set(one, "pointer",
+				 mc_json_new_string(problems->items[i].pointer), &err) &&
+			     mc_json_set(
+				 one, "detail", mc_json_new_string(problems->items[i].text), &err);
 		}
 		if (!ok) {
 			mc_json_free(event);
@@ -163,9 +170,11 @@ int report_problems(const struct mc_problems *problems, bool json)
 		}
 		print_json_line(event);
 	}
-	fprintf(stderr, "moecal: the spec has %zu error%s\n", problems->total, problems->total == 1 ? "" : "s");
+	fprintf(stderr, "moecal: the spec has %zu error%s\n", problems->total,
+	    problems->total == 1 ? "" : "s");
 	for (size_t i = 0; i < problems->count; i++)
-		fprintf(stderr, "  %s: %s\n", problems->items[i].pointer[0] != '\0' ? problems->items[i].pointer : "/",
+		fprintf(stderr, "  %s: %s\n",
+		    problems->items[i].pointer[0] != '\0' ? problems->items[i].pointer : "/",
 		    problems->items[i].text);
 	return EXIT_USAGE;
 }
@@ -180,17 +189,19 @@ static int64_t integer_of(const struct mc_json *object, const char *key)
 
 static void print_starved(const struct mc_json *layer, char *text, size_t size)
 {
-	const struct mc_json *starved = mc_json_get(layer, "starved"), *experts = mc_json_get(layer, "experts");
+	const struct mc_json *starved = mc_json_get(layer, "starved"),
+			     *experts = mc_json_get(layer, "experts");
 	size_t used = 0;
 
 	text[0] = '\0';
 	for (size_t i = 0; i < mc_json_size(starved) && used + 24 < size; i++) {
 		int64_t e = mc_json_integer(mc_json_at(starved, i));
 		const struct mc_json *expert = mc_json_at(experts, (size_t)e);
-		used += (size_t)snprintf(text + used, size - used, "%s%lld (%lld)", i > 0 ? ", " : "", (long long)e,
-		    (long long)integer_of(expert, "routed"));
+		used += (size_t)snprintf(text + used, size - used, "%s%lld (%lld)",
+		    i > 0 ? ", " : "", (long long)e, (long long)integer_of(expert, "routed"));
 		if (i == 11 && mc_json_size(starved) > 12) {
-			snprintf(text + used, size - used, " and %zu more", mc_json_size(starved) - 12);
+			snprintf(
+			    text + used, size - used, " and %zu more", mc_json_size(starved) - 12);
 			return;
 		}
 	}
@@ -205,9 +216,11 @@ void print_coverage(const struct mc_json *coverage, bool every_layer)
 		printf("coverage: no text was seen\n");
 		return;
 	}
-	printf("coverage: tokens that the router sends to an expert; below %lld it counts as starved\n",
+	printf("coverage: tokens that the router sends to an expert; below %lld it counts as "
+	       "starved\n",
 	    (long long)integer_of(coverage, "floor_tokens"));
-	printf("  %5s %9s %8s %8s %8s %6s  %s\n", "layer", "tokens", "poorest", "median", "richest", "gini", "starved experts (tokens)");
+	printf("  %5s %9s %8s %8s %8s %6s  %s\n", "layer", "tokens", "poorest", "median", "richest",
+	    "gini", "starved experts (tokens)");
 	for (size_t i = 0; i < count; i++) {
 		const struct mc_json *layer = mc_json_at(layers, i);
 		char starved[400];
@@ -215,25 +228,32 @@ void print_coverage(const struct mc_json *coverage, bool every_layer)
 		if (!every_layer && count > 16 && starved[0] == '\0')
 			continue;
 		shown++;
-		printf("  %5lld %9lld %8lld %8lld %8lld %6.3f  %s\n", (long long)integer_of(layer, "index"),
-		    (long long)integer_of(layer, "tokens"), (long long)integer_of(layer, "min"),
-		    (long long)integer_of(layer, "median"), (long long)integer_of(layer, "max"),
-		    mc_json_number(mc_json_get(layer, "gini")), starved[0] != '\0' ? starved : "-");
+		printf("  %5lld %9lld %8lld %8lld %8lld %6.3f  %s\n",
+		    (long long)integer_of(layer, "index"), (long long)integer_of(layer, "tokens"),
+		    (long long)integer_of(layer, "min"), (long long)integer_of(layer, "median"),
+		    (long long)integer_of(layer, "max"), mc_json_number(mc_json_get(layer, "gini")),
+		    starved[0] != '\0' ? starved : "-");
 	}
 	if (shown < count)
-		printf("  %zu layers without a starved expert are not shown (--all shows them)\n", count - shown);
-	printf("  %lld experts would have been starved by routing alone\n", (long long)integer_of(coverage, "starved_total"));
+		printf("  %zu layers without a starved expert are not shown (--all shows them)\n",
+		    count - shown);
+	printf("  starved by routing alone: %lld experts\n",
+	    (long long)integer_of(coverage, "starved_total"));
 }
 
 void print_verdict(const struct mc_json *verdict)
 {
 	const struct mc_json *checks = mc_json_get(verdict, "checks");
 
-	printf("verdict: %s\n", mc_json_bool(mc_json_get(verdict, "valid")) ? "valid" : "NOT VALID");
+	printf(
+	    "verdict: %s\n", mc_json_bool(mc_json_get(verdict, "valid")) ? "valid" : "NOT VALID");
 	for (size_t i = 0; i < mc_json_size(checks); i++) {
-		const struct mc_json *check = mc_json_at(checks, i), *examples = mc_json_get(check, "examples");
-		printf("  %-26s %-6s %9lld checked", mc_json_string(mc_json_get(check, "name"), NULL),
-		    mc_json_bool(mc_json_get(check, "passed")) ? "passed" : "FAILED", (long long)integer_of(check, "counted"));
+		const struct mc_json *check = mc_json_at(checks, i),
+				     *examples = mc_json_get(check, "examples");
+		printf("  %-26s %-6s %9lld checked",
+		    mc_json_string(mc_json_get(check, "name"), NULL),
+		    mc_json_bool(mc_json_get(check, "passed")) ? "passed" : "FAILED",
+		    (long long)integer_of(check, "counted"));
 		if (integer_of(check, "failed") > 0)
 			printf(", %lld failed", (long long)integer_of(check, "failed"));
 		printf("\n");

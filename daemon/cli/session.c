@@ -36,7 +36,8 @@ static void log_line(void *ctx, enum mc_log_level level, const char *text)
 		fprintf(stderr, "moecal: %s%s\n", level == MC_LOG_WARNING ? "warning: " : "", text);
 }
 
-bool session_open(struct session *session, uint64_t threads, uint64_t memory_bytes, struct mc_error *err)
+bool session_open(
+    struct session *session, uint64_t threads, uint64_t memory_bytes, struct mc_error *err)
 {
 	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
 	bool quiet = session->quiet;
@@ -44,11 +45,16 @@ bool session_open(struct session *session, uint64_t threads, uint64_t memory_byt
 	*session = (struct session){.quiet = quiet};
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	session->env = (struct mc_env){.arena = &session->arena, .log = log_line, .canceled = was_canceled, .hook_ctx = session};
-	session->env.pool = mc_pool_new(threads > 0 ? (unsigned)threads : mc_machine_threads(), err);
-	if (session->env.pool != NULL
-	    && mc_arena_init(&session->arena, memory_bytes > 0 ? memory_bytes : mc_machine_memory(), err)
-	    && mc_linalg_init(session->env.pool, err))
+	session->env = (struct mc_env){.arena = &session->arena,
+	    .log = log_line,
+	    .canceled = was_canceled,
+	    .hook_ctx = session};
+	session->env.pool = mc_pool_new(
+	    threads > 0 ? (unsigned)threads : mc_machine_threads(), err);
+	if (session->env.pool != NULL &&
+	    mc_arena_init(
+		&session->arena, memory_bytes > 0 ? memory_bytes : mc_machine_memory(), err) &&
+	    mc_linalg_init(session->env.pool, err))
 		return true;
 	session_close(session);
 	return false;

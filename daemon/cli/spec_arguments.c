@@ -1,7 +1,8 @@
 /*
  * spec_arguments.c - from the command line to a job spec
  *
- * A spec file and options may be mixed; options win. Any key of the spec is an option, with '-' for '_'.
+ * A spec file and options may be mixed; options win. Any key of the spec is an option, with '-' for
+ * '_'.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -87,7 +88,8 @@ static struct mc_json *recipe_value(const char *text, struct mc_error *err)
 	return value;
 }
 
-/* Numbers, true, false, null, objects and lists are what they look like; everything else is a string. */
+/* Numbers, true, false, null, objects and lists are what they look like; everything else is a
+ * string. */
 static struct mc_json *option_value(const char *key, const char *text, struct mc_error *err)
 {
 	struct mc_error ignored;
@@ -101,7 +103,8 @@ static struct mc_json *option_value(const char *key, const char *text, struct mc
 	return value != NULL ? value : mc_json_new_string(text);
 }
 
-static bool set_option(struct mc_json *spec, const char *key, const char *text, struct mc_json *datasets, struct mc_error *err)
+static bool set_option(struct mc_json *spec, const char *key, const char *text,
+    struct mc_json *datasets, struct mc_error *err)
 {
 	struct mc_json *value = option_value(key, text, err);
 
@@ -122,8 +125,9 @@ static int unknown_option(const char *command, const char *option)
 	for (; count < MAX_KEYS && mc_spec_key(count) != NULL; count++)
 		names[count] = mc_spec_key(count);
 	const char *near = mc_nearest(option, names, count);
-	return near != NULL ? usage_error(command, "there is no option --%s; did you mean --%s?", option, near) :
-			      usage_error(command, "there is no option --%s", option);
+	return near != NULL ? usage_error(command, "there is no option --%s; did you mean --%s?",
+				  option, near)
+			    : usage_error(command, "there is no option --%s", option);
 }
 
 /* One argument, or an option and its value; *i is left at the last one used. */
@@ -138,7 +142,8 @@ static int read_argument(struct spec_arguments *a, int argc, char **argv, int *i
 	}
 	if (text[0] != '-' || strcmp(text, "-") == 0) {
 		if (*file != NULL)
-			return usage_error(argv[0], "one SPEC is enough: '%s' and '%s' were given", *file, text);
+			return usage_error(
+			    argv[0], "one SPEC is enough: '%s' and '%s' were given", *file, text);
 		*file = text;
 		return EXIT_DONE;
 	}
@@ -167,7 +172,8 @@ static int read_argument(struct spec_arguments *a, int argc, char **argv, int *i
 }
 
 /* Options win over the file; several datasets become a list. */
-static bool merge(struct spec_arguments *a, const struct mc_json *options, const struct mc_json *datasets, struct mc_error *err)
+static bool merge(struct spec_arguments *a, const struct mc_json *options,
+    const struct mc_json *datasets, struct mc_error *err)
 {
 	for (size_t i = 0; i < mc_json_size(options); i++) {
 		const char *key;
@@ -177,7 +183,8 @@ static bool merge(struct spec_arguments *a, const struct mc_json *options, const
 	}
 	if (mc_json_size(datasets) == 0)
 		return true;
-	const struct mc_json *value = mc_json_size(datasets) == 1 ? mc_json_at(datasets, 0) : datasets;
+	const struct mc_json *value = mc_json_size(datasets) == 1 ? mc_json_at(datasets, 0)
+								  : datasets;
 	return mc_json_set(a->spec, "dataset", mc_json_copy(value, err), err);
 }
 
@@ -192,8 +199,10 @@ int spec_arguments_read(struct spec_arguments *a, int argc, char **argv)
 	mc_error_init(&err);
 	for (int i = 1; code == EXIT_DONE && i < argc; i++)
 		code = read_argument(a, argc, argv, &i, &file, options, datasets, &err);
-	if (code == EXIT_DONE && file == NULL && mc_json_size(options) == 0 && mc_json_size(datasets) == 0)
-		code = usage_error(argv[0], "a SPEC, or --model, --dataset and --recipe, are needed");
+	if (code == EXIT_DONE && file == NULL && mc_json_size(options) == 0 &&
+	    mc_json_size(datasets) == 0)
+		code = usage_error(
+		    argv[0], "a SPEC, or --model, --dataset and --recipe, are needed");
 	if (code == EXIT_DONE) {
 		bool ok = true;
 		if (file != NULL)

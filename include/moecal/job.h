@@ -9,14 +9,14 @@
 #include "moecal/spec.h"
 
 struct mc_job {
-	const struct mc_spec *spec;      /* borrowed */
+	const struct mc_spec *spec; /* borrowed */
 	struct mc_model model;
-	struct mc_dataset dataset;       /* zeroed when there is none */
-	size_t *scheme;                  /* [model.modules_count]: index of a scheme or MC_NO_SCHEME; owned */
-	struct mc_scheme *schemes;       /* borrowed: the recipe's config groups, formats inferred */
+	struct mc_dataset dataset; /* zeroed when there is none */
+	size_t *scheme; /* [model.modules_count]: index of a scheme or MC_NO_SCHEME; owned */
+	struct mc_scheme *schemes; /* borrowed: the recipe's config groups, formats inferred */
 	size_t schemes_count;
-	size_t quantized;                /* modules with a scheme */
-	char **warnings;                 /* sentences for the user; owned */
+	size_t quantized; /* modules with a scheme */
+	char **warnings;  /* sentences for the user; owned */
 	size_t warnings_count;
 };
 

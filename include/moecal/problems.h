@@ -14,15 +14,16 @@ struct mc_problem {
 #define MC_MAX_PROBLEMS 64 /* more are counted, not kept */
 
 struct mc_problems {
-	size_t count;  /* kept */
-	size_t total;  /* found */
+	size_t count;             /* kept */
+	size_t total;             /* found */
 	struct mc_problem *items; /* owned */
 };
 
 void mc_problems_init(struct mc_problems *problems);
 void mc_problems_release(struct mc_problems *problems);
 /* Never fails; out of memory only counts. */
-void mc_problems_add(struct mc_problems *problems, const char *pointer, const char *fmt, ...) MC_PRINTF(3, 4);
+void mc_problems_add(struct mc_problems *problems, const char *pointer, const char *fmt, ...)
+    MC_PRINTF(3, 4);
 /* "unknown key 'modle'; did you mean 'model'?" */
 void mc_problems_add_unknown_key(struct mc_problems *problems, const char *pointer, const char *key,
     const char *const *known, size_t known_count);

@@ -1,8 +1,9 @@
 /*
  * statistics.h - calibration.db: what was learned, one transaction a layer
  *
- * Tables (strict): run(key, value); layer; expert; module; channel - see docs/JOB-FOLDER.md. Rollback
- * journal, so a finished file is one file. A layer's row is the proof that the layer is done.
+ * Tables (strict): run(key, value); layer; expert; module; channel - see docs/JOB-FOLDER.md.
+ * Rollback journal, so a finished file is one file. A layer's row is the proof that the layer is
+ * done.
  */
 #ifndef MC_STATISTICS_H
 #define MC_STATISTICS_H
@@ -20,18 +21,19 @@ struct mc_layer_row {
 };
 struct mc_module_row {
 	const char *name;
-	size_t layer, expert;    /* MC_NO_INDEX -> NULL */
+	size_t layer, expert; /* MC_NO_INDEX -> NULL */
 	const char *role, *scheme, *algorithm, *source;
 	size_t rows, cols;
 	double error_relative;
-	bool has_input;          /* input_* are NULL otherwise */
+	bool has_input; /* input_* are NULL otherwise */
 	double input_min, input_max, input_absmax, input_mean, input_var;
 	double weight_absmax, scale_min, scale_max;
 	const float *channel_absmax, *channel_mean_square; /* [cols] or NULL: not kept */
 };
 
 /* Creates the file and its tables, or opens an existing one (read_only: must exist). */
-struct mc_statistics *mc_statistics_open(const char *path, bool read_only, struct mc_error *err) MC_CHECKED;
+struct mc_statistics *mc_statistics_open(
+    const char *path, bool read_only, struct mc_error *err) MC_CHECKED;
 void mc_statistics_close(struct mc_statistics *statistics);
 
 bool mc_statistics_set(struct mc_statistics *statistics, const char *key, const char *value,
@@ -40,26 +42,29 @@ bool mc_statistics_set(struct mc_statistics *statistics, const char *key, const 
 bool mc_statistics_get(struct mc_statistics *statistics, const char *key, char **ret_value,
     struct mc_error *err) MC_CHECKED;
 
-/* One layer in one transaction. coverage may be NULL (dense layer, or no data). source names where the
- * experts learned from: "all-tokens", "measured", "weights-only", one an expert, or NULL. */
+/* One layer in one transaction. coverage may be NULL (dense layer, or no data). source names where
+ * the experts learned from: "all-tokens", "measured", "weights-only", one an expert, or NULL. */
 bool mc_statistics_add_layer(struct mc_statistics *statistics, const struct mc_layer_row *layer,
     const struct mc_coverage_layer *coverage, const char *const *expert_source,
     const struct mc_module_row *modules, size_t modules_count, struct mc_error *err) MC_CHECKED;
 /* Layers done: 0..n-1 -> n. */
-bool mc_statistics_layers_done(struct mc_statistics *statistics, size_t *ret_layers, struct mc_error *err)
-    MC_CHECKED;
+bool mc_statistics_layers_done(
+    struct mc_statistics *statistics, size_t *ret_layers, struct mc_error *err) MC_CHECKED;
 /* Forgets layers >= first (a resume that found their files missing). */
-bool mc_statistics_forget(struct mc_statistics *statistics, size_t first, struct mc_error *err) MC_CHECKED;
+bool mc_statistics_forget(
+    struct mc_statistics *statistics, size_t first, struct mc_error *err) MC_CHECKED;
 
-/* {"layers": [{index, name, tokens, min, median, gini, starved, experts: [{expert, routed, seen, weight,
- * share, source}]}], "starved_total", "floor_tokens"}: the coverage document of the API. New, owned. */
-struct mc_json *mc_statistics_coverage_json(struct mc_statistics *statistics, uint64_t floor_tokens,
-    struct mc_error *err) MC_CHECKED;
+/* {"layers": [{index, name, tokens, min, median, gini, starved, experts: [{expert, routed, seen,
+ * weight, share, source}]}], "starved_total", "floor_tokens"}: the coverage document of the API.
+ * New, owned. */
+struct mc_json *mc_statistics_coverage_json(
+    struct mc_statistics *statistics, uint64_t floor_tokens, struct mc_error *err) MC_CHECKED;
 /* Module rows as an array of objects; layer, expert, name filter when not MC_NO_INDEX / NULL. */
-struct mc_json *mc_statistics_modules_json(struct mc_statistics *statistics, size_t layer, size_t expert,
-    const char *name, struct mc_error *err) MC_CHECKED;
+struct mc_json *mc_statistics_modules_json(struct mc_statistics *statistics, size_t layer,
+    size_t expert, const char *name, struct mc_error *err) MC_CHECKED;
 /* Seconds and flops per layer, for the manifest. New, owned array. */
-struct mc_json *mc_statistics_layers_json(struct mc_statistics *statistics, struct mc_error *err) MC_CHECKED;
+struct mc_json *mc_statistics_layers_json(
+    struct mc_statistics *statistics, struct mc_error *err) MC_CHECKED;
 
 /* Version of SQLite; static storage. */
 const char *mc_statistics_library(void);

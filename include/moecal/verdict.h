@@ -10,7 +10,7 @@
 #define MC_VERDICT_EXAMPLES 8
 
 struct mc_check {
-	const char *name;        /* "parameters-present", ... static */
+	const char *name; /* "parameters-present", ... static */
 	uint64_t counted, failed;
 	size_t examples_count;
 	char *examples[MC_VERDICT_EXAMPLES]; /* owned sentences */
@@ -31,28 +31,29 @@ enum mc_check_id {
 #define X(id, name) id,
 	MC_CHECKS(X)
 #undef X
-	MC_CHECK_COUNT
+	    MC_CHECK_COUNT
 };
 
 struct mc_verdict {
 	bool made[MC_CHECK_COUNT]; /* checks that apply */
 	struct mc_check checks[MC_CHECK_COUNT];
-	struct mc_json *experts;   /* coverage document or NULL; owned */
+	struct mc_json *experts; /* coverage document or NULL; owned */
 };
 
 void mc_verdict_init(struct mc_verdict *verdict);
 void mc_verdict_release(struct mc_verdict *verdict);
 /* Counts one thing checked; `failed` adds the sentence as an example while there is room. */
 void mc_verdict_pass(struct mc_verdict *verdict, enum mc_check_id check, uint64_t count);
-void mc_verdict_fail(struct mc_verdict *verdict, enum mc_check_id check, const char *fmt, ...) MC_PRINTF(3, 4);
+void mc_verdict_fail(struct mc_verdict *verdict, enum mc_check_id check, const char *fmt, ...)
+    MC_PRINTF(3, 4);
 bool mc_verdict_valid(const struct mc_verdict *verdict);
 /* The document of verdict.json. New, owned. */
 struct mc_json *mc_verdict_json(const struct mc_verdict *verdict, struct mc_error *err) MC_CHECKED;
 
 /*
- * Checks a compressed-tensors checkpoint folder by itself: config, presence, shapes, finiteness, signs,
- * codes. original (may be NULL): the folder it was made from; then dequantized weights are compared
- * within the scheme's bound. Returns false only when the folder cannot be read at all.
+ * Checks a compressed-tensors checkpoint folder by itself: config, presence, shapes, finiteness,
+ * signs, codes. original (may be NULL): the folder it was made from; then dequantized weights are
+ * compared within the scheme's bound. Returns false only when the folder cannot be read at all.
  */
 bool mc_verify_checkpoint(struct mc_verdict *verdict, const char *folder, const char *original,
     const struct mc_env *env, struct mc_error *err) MC_CHECKED;

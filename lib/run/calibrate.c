@@ -1,10 +1,10 @@
 /*
  * calibrate.c - the pipeline, top to bottom
  *
- * Per layer: load, forward with the tap (learn), quantize, write the part file and the hidden states,
- * commit the layer's row. The row is the proof: a layer with a row is done, and the files it needs
- * were durable before it. A kill at any instant loses at most the layer in work. After the last layer
- * the parts are assembled (export.c), checked (verify) and published (folder.c).
+ * Per layer: load, forward with the tap (learn), quantize, write the part file and the hidden
+ * states, commit the layer's row. The row is the proof: a layer with a row is done, and the files
+ * it needs were durable before it. A kill at any instant loses at most the layer in work. After the
+ * last layer the parts are assembled (export.c), checked (verify) and published (folder.c).
  */
 #include "moecal/calibrate.h"
 
@@ -42,8 +42,8 @@ struct run {
 	struct mc_events events;
 	struct mc_coverage coverage;
 	struct mc_batch batch;
-	float *hidden;         /* [T, D]; NULL in a data-free run */
-	size_t layers, steps;  /* decoder layers; with the head when it is quantized */
+	float *hidden;        /* [T, D]; NULL in a data-free run */
+	size_t layers, steps; /* decoder layers; with the head when it is quantized */
 	size_t done, resumed;
 	uint64_t starved_total;
 	double started, layer_started, seconds_computed;
@@ -62,31 +62,41 @@ static double now(void)
 
 /* --- progress --------------------------------------------------------------------------------- */
 
-static void report(struct run *run, const char *phase, double fraction, const struct mc_coverage_layer *coverage)
+static void report(
+    struct run *run, const char *phase, double fraction, const struct mc_coverage_layer *coverage)
 {
 	double spent = now() - run->started;
 	double computed = (double)(run->done - run->resumed) + fraction;
-	struct mc_progress progress = {.phase = phase, .layers_done = run->done, .layers_total = run->steps,
-	    .layer_fraction = fraction, .tokens = run->batch.tokens, .seconds = spent, .seconds_left = -1,
-	    .coverage = coverage, .starved_total = run->starved_total};
+	struct mc_progress progress = {.phase = phase,
+	    .layers_done = run->done,
+	    .layers_total = run->steps,
+	    .layer_fraction = fraction,
+	    .tokens = run->batch.tokens,
+	    .seconds = spent,
+	    .seconds_left = -1,
+	    .coverage = coverage,
+	    .starved_total = run->starved_total};
 
 	if (run->hooks == NULL || run->hooks->progress == NULL)
 		return;
 	if (computed > 0.05)
-		progress.seconds_left = spent / computed * ((double)(run->steps - run->done) - fraction);
+		progress.seconds_left = spent / computed *
+					((double)(run->steps - run->done) - fraction);
 	else if (run->plan->seconds > 0)
 		progress.seconds_left = run->plan->seconds;
 	run->hooks->progress(run->hooks->ctx, &progress);
 }
 
-/* Hands slices on and counts them: rows * channels of the inputs of down are nearly all of the work. */
+/* Hands slices on and counts them: rows * channels of the inputs of down are nearly all of the
+ * work. */
 static bool count_inputs(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
 {
 	struct run *run = ctx;
 
 	if (slice->site == MC_SITE_DOWN) {
-		unsigned long long seen = atomic_fetch_add(&run->work_seen, slice->count * slice->channels)
-		    + slice->count * slice->channels;
+		unsigned long long seen = atomic_fetch_add(
+					      &run->work_seen, slice->count * slice->channels) +
+					  slice->count * slice->channels;
 		/* worker 0 is the calling thread: hooks run on it alone */
 		if (slice->worker == 0 && now() - run->last_report > 0.2) {
 			run->last_report = now();
@@ -112,8 +122,9 @@ static struct mc_tap counting_tap(struct run *run, struct mc_layer_observer *obs
 	if (run->job->model.layers[layer].moe == MC_NO_INDEX)
 		run->work_total = rows * (double)config->intermediate;
 	else
-		run->work_total = rows * (double)config->expert_intermediate
-		    * (double)(mc_job_sees_all(run->job) ? config->experts : config->experts_per_token);
+		run->work_total = rows * (double)config->expert_intermediate *
+				  (double)(mc_job_sees_all(run->job) ? config->experts
+								     : config->experts_per_token);
 	return (struct mc_tap){.inputs = count_inputs, .routing = count_routing, .ctx = run};
 }
 
@@ -133,7 +144,8 @@ static bool load_hidden(struct run *run, size_t next, struct mc_error *err)
 	char *path = mc_folder_numbered(&run->folder, "hidden", next, ".f32", err);
 	size_t bytes = run->batch.tokens * run->job->model.config.hidden * sizeof(float);
 	int fd = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-	bool ok = fd >= 0 || (path != NULL && mc_fail_errno(err, errno, path, "the saved hidden states cannot be read"));
+	bool ok = fd >= 0 || (path != NULL && mc_fail_errno(err, errno, path,
+						  "the saved hidden states cannot be read"));
 	ok = ok && mc_file_read_at(fd, run->hidden, bytes, 0, path, err);
 	if (fd >= 0)
 		close(fd);
@@ -154,27 +166,33 @@ static void drop_hidden(struct run *run, size_t old)
 
 /* --- one layer -------------------------------------------------------------------------------- */
 
-static bool say_layer(struct run *run, const struct mc_layer_row *row, const struct mc_coverage_layer *coverage,
-    struct mc_error *err)
+static bool say_layer(struct run *run, const struct mc_layer_row *row,
+    const struct mc_coverage_layer *coverage, struct mc_error *err)
 {
 	struct mc_json *event = mc_event_new("layer");
-	bool ok = mc_json_set(event, "layer", mc_json_new_integer((int64_t)row->index), err)
-	    && mc_json_set(event, "name", mc_json_new_string(row->name), err)
-	    && mc_json_set(event, "layers_done", mc_json_new_integer((int64_t)run->done), err)
-	    && mc_json_set(event, "layers_total", mc_json_new_integer((int64_t)run->steps), err)
-	    && mc_json_set(event, "tokens", mc_json_new_integer((int64_t)row->tokens), err)
-	    && mc_json_set(event, "seconds", mc_json_new_real(row->seconds), err)
-	    && mc_json_set(event, "gflops", mc_json_new_real(row->seconds > 0 ? row->flops / row->seconds / 1e9 : 0), err);
+	bool ok = mc_json_set(event, "layer", mc_json_new_integer((int64_t)row->index), err) &&
+		  mc_json_set(event, "name", mc_json_new_string(row->name), err) &&
+		  mc_json_set(event, "layers_done", mc_json_new_integer((int64_t)run->done), err) &&
+		  mc_json_set(
+		      event, "layers_total", mc_json_new_integer((int64_t)run->steps), err) &&
+		  mc_json_set(event, "tokens", mc_json_new_integer((int64_t)row->tokens), err) &&
+		  mc_json_set(event, "seconds", mc_json_new_real(row->seconds), err) &&
+		  mc_json_set(event, "gflops",
+		      mc_json_new_real(row->seconds > 0 ? row->flops / row->seconds / 1e9 : 0),
+		      err);
 	if (ok && coverage != NULL) {
 		struct mc_coverage_summary summary;
 		uint64_t floor = mc_job_floor(run->job);
 		struct mc_json *starved = mc_json_new_array();
-		ok = mc_coverage_summarise(coverage, floor, &summary, err)
-		    && mc_json_set(event, "experts_min", mc_json_new_integer((int64_t)summary.min), err)
-		    && mc_json_set(event, "experts_median", mc_json_new_integer((int64_t)summary.median), err)
-		    && mc_json_set(event, "experts_max", mc_json_new_integer((int64_t)summary.max), err)
-		    && mc_json_set(event, "gini", mc_json_new_real(summary.gini), err)
-		    && mc_json_set(event, "starved", starved, err);
+		ok = mc_coverage_summarise(coverage, floor, &summary, err) &&
+		     mc_json_set(
+			 event, "experts_min", mc_json_new_integer((int64_t)summary.min), err) &&
+		     mc_json_set(event, "experts_median",
+			 mc_json_new_integer((int64_t)summary.median), err) &&
+		     mc_json_set(
+			 event, "experts_max", mc_json_new_integer((int64_t)summary.max), err) &&
+		     mc_json_set(event, "gini", mc_json_new_real(summary.gini), err) &&
+		     mc_json_set(event, "starved", starved, err);
 		for (size_t e = 0; ok && e < coverage->experts; e++)
 			if (mc_coverage_is_starved(coverage, e, floor))
 				ok = mc_json_append(starved, mc_json_new_integer((int64_t)e), err);
@@ -187,19 +205,24 @@ static bool say_layer(struct run *run, const struct mc_layer_row *row, const str
 }
 
 /* Part file, hidden states, row, event: in this order. */
-static bool finish_step(struct run *run, size_t step, const char *name, const struct mc_layer_result *result,
-    const struct mc_coverage_layer *coverage, double flops, struct mc_error *err)
+static bool finish_step(struct run *run, size_t step, const char *name,
+    const struct mc_layer_result *result, const struct mc_coverage_layer *coverage, double flops,
+    struct mc_error *err)
 {
-	struct mc_layer_row row = {.index = step, .name = name, .tokens = run->batch.tokens, .flops = flops};
-	struct mc_module_row *rows = mc_alloc(result->count > 0 ? result->count : 1, sizeof *rows, "module rows", err);
+	struct mc_layer_row row = {
+	    .index = step, .name = name, .tokens = run->batch.tokens, .flops = flops};
+	struct mc_module_row *rows = mc_alloc(
+	    result->count > 0 ? result->count : 1, sizeof *rows, "module rows", err);
 	char *part = mc_folder_numbered(&run->folder, "layer", step, ".safetensors", err);
-	bool ok = rows != NULL && part != NULL && mc_layer_result_write(result, run->job, part, err)
-	    && (run->hidden == NULL || step >= run->layers || save_hidden(run, step + 1, err));
+	bool ok = rows != NULL && part != NULL &&
+		  mc_layer_result_write(result, run->job, part, err) &&
+		  (run->hidden == NULL || step >= run->layers || save_hidden(run, step + 1, err));
 
 	for (size_t i = 0; ok && i < result->count; i++)
 		rows[i] = result->tasks[i].row;
 	row.seconds = now() - run->layer_started;
-	ok = ok && mc_statistics_add_layer(run->statistics, &row, coverage, result->expert_source, rows, result->count, err);
+	ok = ok && mc_statistics_add_layer(run->statistics, &row, coverage, result->expert_source,
+		       rows, result->count, err);
 	free(rows);
 	free(part);
 	if (!ok)
@@ -207,7 +230,8 @@ static bool finish_step(struct run *run, size_t step, const char *name, const st
 	run->done = step + 1;
 	if (coverage != NULL)
 		for (size_t e = 0; e < coverage->experts; e++)
-			run->starved_total += mc_coverage_is_starved(coverage, e, mc_job_floor(run->job));
+			run->starved_total += mc_coverage_is_starved(
+			    coverage, e, mc_job_floor(run->job));
 	if (run->hidden != NULL && step < run->layers)
 		drop_hidden(run, step);
 	report(run, "calibrate", 0, coverage);
@@ -225,33 +249,39 @@ static bool calibrate_layer(struct run *run, size_t index, struct mc_error *err)
 	size_t mark = mc_arena_mark(run->env->arena);
 
 	run->layer_started = now();
-	if (!mc_env_go_on(run->env, err)
-	    || !mc_layer_load(&layer, model, index, run->job->spec->precision, run->env, err))
+	if (!mc_env_go_on(run->env, err) ||
+	    !mc_layer_load(&layer, model, index, run->job->spec->precision, run->env, err))
 		return false;
 	if (run->hidden != NULL) {
 		if (is_moe && !mc_coverage_layer_new(&run->coverage, index, model->config.experts,
 				  model->config.experts_per_token, &coverage, err))
 			return false;
-		if (!mc_layer_observer_init(&observer, model, index, &run->batch, all, coverage, run->env, err))
+		if (!mc_layer_observer_init(
+			&observer, model, index, &run->batch, all, coverage, run->env, err))
 			return false;
 		struct mc_tap tap = counting_tap(run, &observer, index);
 		if (!mc_forward_layer(&layer, &run->batch, run->hidden, &tap, run->env, err))
 			return false;
 	}
-	bool ok = mc_quantize_layer(run->job, &layer, run->hidden == NULL ? NULL : &observer, run->env, &result, err)
-	    && finish_step(run, index, model->modules[model->layers[index].layer]->name, &result, coverage,
-		run->hidden == NULL ? 0 : mc_forward_flops(model, index, run->batch.tokens, all), err);
+	bool ok = mc_quantize_layer(run->job, &layer, run->hidden == NULL ? NULL : &observer,
+		      run->env, &result, err) &&
+		  finish_step(run, index, model->modules[model->layers[index].layer]->name, &result,
+		      coverage,
+		      run->hidden == NULL ? 0
+					  : mc_forward_flops(model, index, run->batch.tokens, all),
+		      err);
 	mc_arena_rewind(run->env->arena, mark);
 	return ok;
 }
 
 /* --- the head, when it is quantized ----------------------------------------------------------- */
 
-static bool observe_head(struct run *run, struct mc_input_stats *stats, const struct mc_head *head,
-    struct mc_error *err)
+static bool observe_head(
+    struct run *run, struct mc_input_stats *stats, const struct mc_head *head, struct mc_error *err)
 {
 	size_t D = run->job->model.config.hidden;
-	float *rows = mc_arena_alloc(run->env->arena, HEAD_ROWS * D, sizeof *rows, "head input", err);
+	float *rows = mc_arena_alloc(
+	    run->env->arena, HEAD_ROWS * D, sizeof *rows, "head input", err);
 
 	if (rows == NULL || !mc_input_stats_init(stats, D, run->batch.sequences, run->env, err))
 		return false;
@@ -259,9 +289,14 @@ static bool observe_head(struct run *run, struct mc_input_stats *stats, const st
 		size_t n = run->batch.tokens - t < HEAD_ROWS ? run->batch.tokens - t : HEAD_ROWS;
 		mc_rms_norm(run->hidden + t * D, D, head->norm, head->eps, n, D, rows, D);
 		for (size_t c = 0; c < D; c += MC_TAP_CHANNELS) {
-			struct mc_tap_slice slice = {.site = MC_SITE_QKV, .expert = MC_NO_INDEX, .first_channel = c,
-			    .channels = D - c < MC_TAP_CHANNELS ? D - c : MC_TAP_CHANNELS, .x = rows + c, .ldx = D,
-			    .count = n, .first_token = t};
+			struct mc_tap_slice slice = {.site = MC_SITE_QKV,
+			    .expert = MC_NO_INDEX,
+			    .first_channel = c,
+			    .channels = D - c < MC_TAP_CHANNELS ? D - c : MC_TAP_CHANNELS,
+			    .x = rows + c,
+			    .ldx = D,
+			    .count = n,
+			    .first_token = t};
 			if (!mc_input_stats_add(stats, &slice, run->batch.start, err))
 				return false;
 		}
@@ -278,10 +313,13 @@ static bool calibrate_head(struct run *run, struct mc_error *err)
 	struct mc_layer_result result;
 
 	run->layer_started = now();
-	bool ok = mc_env_go_on(run->env, err) && mc_head_load(&head, &job->model, job->spec->precision, run->env, err)
-	    && (run->hidden == NULL || observe_head(run, &stats, &head, err))
-	    && mc_quantize_head(job, &head.weight, run->hidden == NULL ? NULL : &stats, run->env, &result, err)
-	    && finish_step(run, run->layers, job->model.modules[job->model.head]->name, &result, NULL, 0, err);
+	bool ok = mc_env_go_on(run->env, err) &&
+		  mc_head_load(&head, &job->model, job->spec->precision, run->env, err) &&
+		  (run->hidden == NULL || observe_head(run, &stats, &head, err)) &&
+		  mc_quantize_head(job, &head.weight, run->hidden == NULL ? NULL : &stats, run->env,
+		      &result, err) &&
+		  finish_step(run, run->layers, job->model.modules[job->model.head]->name, &result,
+		      NULL, 0, err);
 	mc_arena_rewind(run->env->arena, mark);
 	return ok;
 }
@@ -290,7 +328,8 @@ static bool calibrate_head(struct run *run, struct mc_error *err)
 
 static bool read_starved(struct run *run, struct mc_error *err)
 {
-	struct mc_json *coverage = mc_statistics_coverage_json(run->statistics, mc_job_floor(run->job), err);
+	struct mc_json *coverage = mc_statistics_coverage_json(
+	    run->statistics, mc_job_floor(run->job), err);
 	if (coverage == NULL)
 		return false;
 	run->starved_total = (uint64_t)mc_json_integer(mc_json_get(coverage, "starved_total"));
@@ -299,7 +338,8 @@ static bool read_starved(struct run *run, struct mc_error *err)
 }
 
 /* What must be the same for a resume: every input, the program and its kernel. */
-static bool require_same(struct run *run, const char *key, const char *value, bool fresh, struct mc_error *err)
+static bool require_same(
+    struct run *run, const char *key, const char *value, bool fresh, struct mc_error *err)
 {
 	char *old = NULL;
 
@@ -310,18 +350,20 @@ static bool require_same(struct run *run, const char *key, const char *value, bo
 	bool same = old != NULL && strcmp(old, value) == 0;
 	if (!same)
 		(void)mc_fail(err, MC_CONFLICT, run->folder.path,
-		    "cannot go on: %s was '%.80s' when this job began and is '%.80s' now; use another output folder",
+		    "cannot go on: %s was '%.80s' when this job began and is '%.80s' now; use "
+		    "another output folder",
 		    key, old == NULL ? "" : old, value);
 	free(old);
 	return same;
 }
 
-static bool settle_identity(struct run *run, const struct mc_inputs *inputs, bool fresh, struct mc_error *err)
+static bool settle_identity(
+    struct run *run, const struct mc_inputs *inputs, bool fresh, struct mc_error *err)
 {
-	bool ok = require_same(run, "version", MC_VERSION, fresh, err)
-	    && require_same(run, "kernel", mc_linalg_kernel(), fresh, err)
-	    && require_same(run, "spec", inputs->spec_sha256, fresh, err)
-	    && require_same(run, "model", inputs->model_sha256, fresh, err);
+	bool ok = require_same(run, "version", MC_VERSION, fresh, err) &&
+		  require_same(run, "kernel", mc_linalg_kernel(), fresh, err) &&
+		  require_same(run, "spec", inputs->spec_sha256, fresh, err) &&
+		  require_same(run, "model", inputs->model_sha256, fresh, err);
 	for (size_t i = 0; ok && i < inputs->datasets_count; i++) {
 		char key[40];
 		snprintf(key, sizeof key, "dataset %zu", i);
@@ -340,8 +382,9 @@ static bool begin(struct run *run, const struct mc_inputs *inputs, struct mc_err
 		return false;
 	bool fresh = begun == NULL;
 	free(begun);
-	if (!settle_identity(run, inputs, fresh, err) || !mc_statistics_layers_done(run->statistics, &run->done, err)
-	    || !mc_statistics_forget(run->statistics, run->done, err))
+	if (!settle_identity(run, inputs, fresh, err) ||
+	    !mc_statistics_layers_done(run->statistics, &run->done, err) ||
+	    !mc_statistics_forget(run->statistics, run->done, err))
 		return false;
 	run->resumed = run->done;
 	return read_starved(run, err);
@@ -359,11 +402,12 @@ static bool say_started(struct run *run, struct mc_error *err)
 {
 	struct mc_json *event = mc_event_new(run->resumed > 0 ? "resumed" : "started");
 	struct mc_json *plan = mc_plan_json(run->plan, err);
-	bool ok = plan != NULL && mc_json_set(event, "plan", plan, err)
-	    && mc_json_set(event, "layers_done", mc_json_new_integer((int64_t)run->done), err)
-	    && mc_json_set(event, "layers_total", mc_json_new_integer((int64_t)run->steps), err)
-	    && mc_json_set(event, "kernel", mc_json_new_string(mc_linalg_kernel()), err)
-	    && mc_json_set(event, "version", mc_json_new_string(MC_VERSION), err);
+	bool ok = plan != NULL && mc_json_set(event, "plan", plan, err) &&
+		  mc_json_set(event, "layers_done", mc_json_new_integer((int64_t)run->done), err) &&
+		  mc_json_set(
+		      event, "layers_total", mc_json_new_integer((int64_t)run->steps), err) &&
+		  mc_json_set(event, "kernel", mc_json_new_string(mc_linalg_kernel()), err) &&
+		  mc_json_set(event, "version", mc_json_new_string(MC_VERSION), err);
 	if (!ok) {
 		mc_json_free(event);
 		return false;
@@ -388,14 +432,18 @@ static bool prepare_hidden(struct run *run, struct mc_error *err)
 
 	if (job->dataset.sequences == 0 || job->spec->pipeline == MC_PIPELINE_DATAFREE)
 		return true;
-	run->batch = (struct mc_batch){.ids = job->dataset.ids, .start = job->dataset.start,
-	    .sequences = job->dataset.sequences, .tokens = job->dataset.tokens};
-	run->hidden = mc_arena_alloc(run->env->arena, job->dataset.tokens * job->model.config.hidden,
-	    sizeof *run->hidden, "hidden states", err);
+	run->batch = (struct mc_batch){.ids = job->dataset.ids,
+	    .start = job->dataset.start,
+	    .sequences = job->dataset.sequences,
+	    .tokens = job->dataset.tokens};
+	run->hidden = mc_arena_alloc(run->env->arena,
+	    job->dataset.tokens * job->model.config.hidden, sizeof *run->hidden, "hidden states",
+	    err);
 	if (run->hidden == NULL)
 		return false;
 	if (run->done == 0)
-		return mc_forward_embed(&job->model, &run->batch, job->spec->precision, run->hidden, run->env, err);
+		return mc_forward_embed(
+		    &job->model, &run->batch, job->spec->precision, run->hidden, run->env, err);
 	/* the head reads the states after the last layer, which stay until the job is finished */
 	return run->done > run->layers || load_hidden(run, run->done, err);
 }
@@ -411,8 +459,8 @@ static bool compute(struct run *run, struct mc_error *err)
 	mc_error_init(&on_exit);
 	if (!mc_moe_registry_init(&registry, err))
 		return false;
-	bool ok = mc_calibration_context_enter(&context, &run->job->model, &registry, mc_job_sees_all(run->job),
-	    NULL, NULL, run->env, err);
+	bool ok = mc_calibration_context_enter(&context, &run->job->model, &registry,
+	    mc_job_sees_all(run->job), NULL, NULL, run->env, err);
 	for (size_t l = run->done; ok && l < run->layers; l++)
 		ok = calibrate_layer(run, l, err);
 	if (ok && run->steps > run->layers && run->done < run->steps)
@@ -426,8 +474,8 @@ static bool compute(struct run *run, struct mc_error *err)
 static bool say_end(struct run *run, bool valid, double seconds, struct mc_error *err)
 {
 	struct mc_json *event = mc_event_new("finished");
-	bool ok = mc_json_set(event, "valid", mc_json_new_bool(valid), err)
-	    && mc_json_set(event, "seconds", mc_json_new_real(seconds), err);
+	bool ok = mc_json_set(event, "valid", mc_json_new_bool(valid), err) &&
+		  mc_json_set(event, "seconds", mc_json_new_real(seconds), err);
 	if (!ok) {
 		mc_json_free(event);
 		return false;
@@ -435,10 +483,15 @@ static bool say_end(struct run *run, bool valid, double seconds, struct mc_error
 	return mc_events_say(&run->events, event, err);
 }
 
-static bool publish(struct run *run, const struct mc_inputs *inputs, struct mc_run_result *ret, struct mc_error *err)
+static bool publish(struct run *run, const struct mc_inputs *inputs, struct mc_run_result *ret,
+    struct mc_error *err)
 {
-	struct mc_export export = {.job = run->job, .folder = &run->folder, .statistics = run->statistics,
-	    .steps = run->steps, .env = run->env, .floor_tokens = mc_job_floor(run->job)};
+	struct mc_export export = {.job = run->job,
+	    .folder = &run->folder,
+	    .statistics = run->statistics,
+	    .steps = run->steps,
+	    .env = run->env,
+	    .floor_tokens = mc_job_floor(run->job)};
 
 	report(run, "export", 0, NULL);
 	if (!mc_export_write(&export, err))
@@ -447,29 +500,34 @@ static bool publish(struct run *run, const struct mc_inputs *inputs, struct mc_r
 	if (!mc_export_verify(&export, &ret->valid, err))
 		return false;
 	ret->seconds = now() - run->started;
-	return mc_manifest_write(&export, run->plan, inputs, ret, err) && mc_export_publish(&export, err)
-	    && say_end(run, ret->valid, ret->seconds, err) && mc_folder_finish(&run->folder, err);
+	return mc_manifest_write(&export, run->plan, inputs, ret, err) &&
+	       mc_export_publish(&export, err) && say_end(run, ret->valid, ret->seconds, err) &&
+	       mc_folder_finish(&run->folder, err);
 }
 
 bool mc_calibrate(struct mc_job *job, const struct mc_plan *plan, const char *out,
-    const struct mc_run_hooks *hooks, const struct mc_env *env, struct mc_run_result *ret, struct mc_error *err)
+    const struct mc_run_hooks *hooks, const struct mc_env *env, struct mc_run_result *ret,
+    struct mc_error *err)
 {
-	struct run run = {.job = job, .plan = plan, .env = env, .hooks = hooks, .events = {.fd = -1}};
+	struct run run = {
+	    .job = job, .plan = plan, .env = env, .hooks = hooks, .events = {.fd = -1}};
 	struct mc_inputs inputs;
 	bool resuming;
 
 	*ret = (struct mc_run_result){0};
 	run.started = now();
 	run.layers = job->model.config.layers;
-	run.steps = run.layers + (job->model.head != MC_NO_INDEX && mc_job_scheme(job, job->model.head) != NULL);
+	run.steps = run.layers +
+		    (job->model.head != MC_NO_INDEX && mc_job_scheme(job, job->model.head) != NULL);
 	mc_coverage_init(&run.coverage);
 	size_t mark = mc_arena_mark(env->arena);
 	bool ok = mc_require_output_folder(out, err) && mc_inputs_read(&inputs, job, env, err);
 	if (!ok)
 		return false;
-	ok = mc_folder_open(&run.folder, out, &resuming, err) && mc_manifest_write_spec(job, &run.folder, err)
-	    && begin(&run, &inputs, err) && open_events(&run, err) && say_started(&run, err)
-	    && prepare_hidden(&run, err) && compute(&run, err) && publish(&run, &inputs, ret, err);
+	ok = mc_folder_open(&run.folder, out, &resuming, err) &&
+	     mc_manifest_write_spec(job, &run.folder, err) && begin(&run, &inputs, err) &&
+	     open_events(&run, err) && say_started(&run, err) && prepare_hidden(&run, err) &&
+	     compute(&run, err) && publish(&run, &inputs, ret, err);
 	ret->resumed = run.resumed > 0;
 	ret->layers_resumed = run.resumed;
 	mc_statistics_close(run.statistics);

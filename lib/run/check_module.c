@@ -1,9 +1,9 @@
 /*
  * check_module.c - see check_module.h
  *
- * The bound: rounding moves a value by at most half a step (asymmetric: a whole one, because the zero
- * point is rounded as well; E4M3: half of its local spacing), and every operation in dt adds a relative
- * rounding of dt. A value further away than that was not quantized with these scales.
+ * The bound: rounding moves a value by at most half a step (asymmetric: a whole one, because the
+ * zero point is rounded as well; E4M3: half of its local spacing), and every operation in dt adds a
+ * relative rounding of dt. A value further away than that was not quantized with these scales.
  */
 #include "check_module.h"
 
@@ -24,7 +24,8 @@ const struct mc_st_entry *mc_source_find(const struct mc_tensor_source *source, 
 	return tensor == NULL ? NULL : tensor->entry;
 }
 
-bool mc_source_read(const struct mc_tensor_source *source, const char *name, void *into, struct mc_error *err)
+bool mc_source_read(
+    const struct mc_tensor_source *source, const char *name, void *into, struct mc_error *err)
 {
 	if (source->parts != NULL) {
 		const struct mc_st_file *file;
@@ -35,11 +36,12 @@ bool mc_source_read(const struct mc_tensor_source *source, const char *name, voi
 	return mc_checkpoint_read(source->checkpoint, tensor, 0, tensor->entry->bytes, into, err);
 }
 
-bool mc_check_module_bytes(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows, size_t cols, uint64_t *ret_bytes,
-    struct mc_error *err)
+bool mc_check_module_bytes(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows,
+    size_t cols, uint64_t *ret_bytes, struct mc_error *err)
 {
 	struct mc_packed layout;
-	uint64_t bytes = mc_rtn_bytes(&scheme->weights, rows, cols) + 2 * (cols * sizeof(float) + 64);
+	uint64_t bytes = mc_rtn_bytes(&scheme->weights, rows, cols) +
+			 2 * (cols * sizeof(float) + 64);
 
 	if (!mc_pack_layout(scheme, dt, rows, cols, "", &layout, err))
 		return false;
@@ -68,14 +70,15 @@ void mc_verdict_merge(struct mc_verdict *into, struct mc_verdict *from)
 
 static bool same_shape(const struct mc_tensor *want, const struct mc_st_entry *have)
 {
-	return want->dtype == have->dtype && want->rank == have->rank
-	    && memcmp(want->shape, have->shape, want->rank * sizeof *want->shape) == 0;
+	return want->dtype == have->dtype && want->rank == have->rank &&
+	       memcmp(want->shape, have->shape, want->rank * sizeof *want->shape) == 0;
 }
 
-/* Presence, dtype and shape of every tensor; reads those that are right. false in *ret_complete: one is not. */
+/* Presence, dtype and shape of every tensor; reads those that are right. false in *ret_complete:
+ * one is not. */
 static bool read_tensors(struct mc_verdict *verdict, const struct mc_module_check *check,
-    const struct mc_tensor_source *source, struct mc_packed *packed, struct mc_arena *arena, bool *ret_complete,
-    struct mc_error *err)
+    const struct mc_tensor_source *source, struct mc_packed *packed, struct mc_arena *arena,
+    bool *ret_complete, struct mc_error *err)
 {
 	*ret_complete = true;
 	for (size_t i = 0; i < packed->count; i++) {
@@ -92,13 +95,16 @@ static bool read_tensors(struct mc_verdict *verdict, const struct mc_module_chec
 		} else if (!same_shape(want, have)) {
 			mc_verdict_pass(verdict, MC_CHECK_PRESENT, 1);
 			mc_verdict_fail(verdict, MC_CHECK_SHAPES, "%s is %s %s, needed %s %s", name,
-			    mc_dtype_name(have->dtype), mc_shape_text(have->rank, have->shape, have_text, sizeof have_text),
-			    mc_dtype_name(want->dtype), mc_shape_text(want->rank, want->shape, want_text, sizeof want_text));
+			    mc_dtype_name(have->dtype),
+			    mc_shape_text(have->rank, have->shape, have_text, sizeof have_text),
+			    mc_dtype_name(want->dtype),
+			    mc_shape_text(want->rank, want->shape, want_text, sizeof want_text));
 			*ret_complete = false;
 		} else {
 			mc_verdict_pass(verdict, MC_CHECK_PRESENT, 1);
 			mc_verdict_pass(verdict, MC_CHECK_SHAPES, 1);
-			want->data = mc_arena_alloc(arena, mc_tensor_bytes(want), 1, "tensor to check", err);
+			want->data = mc_arena_alloc(
+			    arena, mc_tensor_bytes(want), 1, "tensor to check", err);
 			ok = want->data != NULL && mc_source_read(source, name, want->data, err);
 		}
 		free(name);
@@ -117,15 +123,23 @@ static bool compare_computed(struct mc_verdict *verdict, const struct mc_module_
 		const struct mc_st_file *file;
 		uint64_t bytes = mc_tensor_bytes(&packed->items[i].tensor);
 		char *name = mc_format(err, "%s.%s", check->name, packed->items[i].suffix);
-		const struct mc_st_entry *entry = name == NULL ? NULL : mc_parts_find(check->computed, name, &file);
-		void *computed = entry == NULL ? NULL : mc_arena_alloc(arena, entry->bytes, 1, "computed tensor", err);
+		const struct mc_st_entry *entry = name == NULL
+						      ? NULL
+						      : mc_parts_find(check->computed, name, &file);
+		void *computed = entry == NULL ? NULL
+					       : mc_arena_alloc(arena, entry->bytes, 1,
+						     "computed tensor", err);
 		bool ok = name != NULL;
 		if (ok && entry == NULL)
-			mc_verdict_fail(verdict, MC_CHECK_REREAD, "%s was written but never computed", name);
+			mc_verdict_fail(
+			    verdict, MC_CHECK_REREAD, "%s was written but never computed", name);
 		else if (ok) {
-			ok = computed != NULL && mc_st_read(file, entry, 0, entry->bytes, computed, err);
-			if (ok && (entry->bytes != bytes || memcmp(computed, packed->items[i].tensor.data, bytes) != 0))
-				mc_verdict_fail(verdict, MC_CHECK_REREAD, "%s differs from what was computed", name);
+			ok = computed != NULL &&
+			     mc_st_read(file, entry, 0, entry->bytes, computed, err);
+			if (ok && (entry->bytes != bytes ||
+				      memcmp(computed, packed->items[i].tensor.data, bytes) != 0))
+				mc_verdict_fail(verdict, MC_CHECK_REREAD,
+				    "%s differs from what was computed", name);
 			else if (ok)
 				mc_verdict_pass(verdict, MC_CHECK_REREAD, 1);
 		}
@@ -137,7 +151,8 @@ static bool compare_computed(struct mc_verdict *verdict, const struct mc_module_
 	return true;
 }
 
-static void check_scales(struct mc_verdict *verdict, const char *name, const char *what, const float *scale, size_t count)
+static void check_scales(struct mc_verdict *verdict, const char *name, const char *what,
+    const float *scale, size_t count)
 {
 	size_t not_finite = 0, not_positive = 0;
 
@@ -146,17 +161,20 @@ static void check_scales(struct mc_verdict *verdict, const char *name, const cha
 		not_positive += isfinite(scale[i]) && !(scale[i] > 0);
 	}
 	if (not_finite > 0)
-		mc_verdict_fail(verdict, MC_CHECK_FINITE, "%s.%s: %zu of %zu values are not finite", name, what, not_finite, count);
+		mc_verdict_fail(verdict, MC_CHECK_FINITE, "%s.%s: %zu of %zu values are not finite",
+		    name, what, not_finite, count);
 	else
 		mc_verdict_pass(verdict, MC_CHECK_FINITE, 1);
 	if (not_positive > 0)
-		mc_verdict_fail(verdict, MC_CHECK_POSITIVE, "%s.%s: %zu of %zu values are zero or negative", name, what,
-		    not_positive, count);
+		mc_verdict_fail(verdict, MC_CHECK_POSITIVE,
+		    "%s.%s: %zu of %zu values are zero or negative", name, what, not_positive,
+		    count);
 	else
 		mc_verdict_pass(verdict, MC_CHECK_POSITIVE, 1);
 }
 
-static void check_codes(struct mc_verdict *verdict, const struct mc_module_check *check, const struct mc_quantized *q)
+static void check_codes(
+    struct mc_verdict *verdict, const struct mc_module_check *check, const struct mc_quantized *q)
 {
 	const struct mc_quant_args *args = &check->scheme->weights;
 	struct mc_code_range range = mc_code_range(args);
@@ -170,7 +188,8 @@ static void check_codes(struct mc_verdict *verdict, const struct mc_module_check
 	for (size_t i = 0; q->zero_point != NULL && i < scales; i++)
 		bad += (float)q->zero_point[i] < range.min || (float)q->zero_point[i] > range.max;
 	if (bad > 0)
-		mc_verdict_fail(verdict, MC_CHECK_CODES, "%s: %zu codes or zero points are out of range", check->name, bad);
+		mc_verdict_fail(verdict, MC_CHECK_CODES,
+		    "%s: %zu codes or zero points are out of range", check->name, bad);
 	else
 		mc_verdict_pass(verdict, MC_CHECK_CODES, 1);
 }
@@ -181,32 +200,33 @@ static double dt_epsilon(enum mc_dtype dt)
 }
 
 /* The largest distance of a row, in units of what is allowed: > 1 is a failure. */
-static double row_excess(const struct mc_module_check *check, const struct mc_quantized *q, size_t row,
-    const float *w, const float *d)
+static double row_excess(const struct mc_module_check *check, const struct mc_quantized *q,
+    size_t row, const float *w, const float *d)
 {
 	const struct mc_quant_args *args = &check->scheme->weights;
 	double epsilon = dt_epsilon(check->dt), worst = 0;
-	size_t scale_row = args->strategy == MC_STRATEGY_TENSOR ? 0 :
-	    args->strategy == MC_STRATEGY_BLOCK                 ? row / args->block_rows :
-								  row;
-	size_t width = args->strategy == MC_STRATEGY_BLOCK ? args->block_cols :
-	    args->strategy == MC_STRATEGY_GROUP            ? (size_t)args->group_size :
-							     q->cols;
+	size_t scale_row = args->strategy == MC_STRATEGY_TENSOR  ? 0
+			   : args->strategy == MC_STRATEGY_BLOCK ? row / args->block_rows
+								 : row;
+	size_t width = args->strategy == MC_STRATEGY_BLOCK   ? args->block_cols
+		       : args->strategy == MC_STRATEGY_GROUP ? (size_t)args->group_size
+							     : q->cols;
 
 	for (size_t c = 0; c < q->cols; c++) {
 		double s = q->scale[scale_row * q->scale_cols + c / width];
-		double step = args->type == MC_QUANT_FLOAT ? fmax(fabs(w[c]) * 0x1p-4, s * 0x1p-10) :
-		    args->symmetric                        ? 0.5 * s :
-							     s;
+		double step = args->type == MC_QUANT_FLOAT ? fmax(fabs(w[c]) * 0x1p-4, s * 0x1p-10)
+			      : args->symmetric            ? 0.5 * s
+							   : s;
 		double codes = args->type == MC_QUANT_FLOAT ? 0 : ldexp(1.0, (int)args->num_bits);
-		double allowed = step * (1 + 8 * epsilon) + 4 * epsilon * fabs(w[c]) + 2 * epsilon * codes * s;
+		double allowed = step * (1 + 8 * epsilon) + 4 * epsilon * fabs(w[c]) +
+				 2 * epsilon * codes * s;
 		worst = fmax(worst, fabs((double)w[c] - d[c]) / fmax(allowed, 1e-45));
 	}
 	return worst;
 }
 
-static bool check_bound(struct mc_verdict *verdict, const struct mc_module_check *check, const struct mc_quantized *q,
-    struct mc_arena *arena, struct mc_error *err)
+static bool check_bound(struct mc_verdict *verdict, const struct mc_module_check *check,
+    const struct mc_quantized *q, struct mc_arena *arena, struct mc_error *err)
 {
 	float *w = mc_arena_alloc(arena, q->cols, sizeof *w, "weight row", err);
 	float *d = mc_arena_alloc(arena, q->cols, sizeof *d, "weight row", err);
@@ -216,21 +236,25 @@ static bool check_bound(struct mc_verdict *verdict, const struct mc_module_check
 	if (w == NULL || d == NULL)
 		return false;
 	for (size_t r = 0; r < q->rows; r++) {
-		mc_widen(check->original->dtype, (const char *)check->original->data + r * row_bytes, w, q->cols);
+		mc_widen(check->original->dtype,
+		    (const char *)check->original->data + r * row_bytes, w, q->cols);
 		mc_quantized_row(q, &check->scheme->weights, check->dt, r, d);
 		double excess = row_excess(check, q, r, w, d);
 		bad += !(excess <= 1.0);
 		worst = fmax(worst, excess);
 	}
 	if (bad > 0)
-		mc_verdict_fail(verdict, MC_CHECK_BOUND, "%s: %zu of %zu rows are further from the original than rounding "
-		    "explains (up to %.3g times)", check->name, bad, q->rows, worst);
+		mc_verdict_fail(verdict, MC_CHECK_BOUND,
+		    "%s: %zu of %zu rows are further from the original than rounding "
+		    "explains (up to %.3g times)",
+		    check->name, bad, q->rows, worst);
 	else
 		mc_verdict_pass(verdict, MC_CHECK_BOUND, 1);
 	return true;
 }
 
-static void check_input(struct mc_verdict *verdict, const struct mc_module_check *check, const struct mc_packed *packed)
+static void check_input(
+    struct mc_verdict *verdict, const struct mc_module_check *check, const struct mc_packed *packed)
 {
 	for (size_t i = 0; i < packed->count; i++) {
 		const struct mc_tensor *t = &packed->items[i].tensor;
@@ -250,16 +274,20 @@ bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *c
 	struct mc_quantized q;
 	bool complete;
 
-	if (!mc_pack_layout(check->scheme, check->dt, check->rows, check->cols, check->name, &packed, err)
-	    || !read_tensors(verdict, check, source, &packed, arena, &complete, err))
+	if (!mc_pack_layout(
+		check->scheme, check->dt, check->rows, check->cols, check->name, &packed, err) ||
+	    !read_tensors(verdict, check, source, &packed, arena, &complete, err))
 		return false;
 	bool ok = true;
 	if (complete) {
-		ok = check->computed == NULL || compare_computed(verdict, check, &packed, arena, err);
+		ok = check->computed == NULL ||
+		     compare_computed(verdict, check, &packed, arena, err);
 		check_input(verdict, check, &packed);
-		ok = ok && mc_unpack(check->scheme, &packed, check->rows, check->cols, check->name, arena, &q, err);
+		ok = ok && mc_unpack(check->scheme, &packed, check->rows, check->cols, check->name,
+			       arena, &q, err);
 		if (ok) {
-			check_scales(verdict, check->name, "weight_scale", q.scale, q.scale_rows * q.scale_cols);
+			check_scales(verdict, check->name, "weight_scale", q.scale,
+			    q.scale_rows * q.scale_cols);
 			check_codes(verdict, check, &q);
 			ok = check->original == NULL || check_bound(verdict, check, &q, arena, err);
 		}

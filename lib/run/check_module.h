@@ -16,21 +16,21 @@ struct mc_tensor_source {
 };
 /* NULL when absent. */
 const struct mc_st_entry *mc_source_find(const struct mc_tensor_source *source, const char *name);
-bool mc_source_read(const struct mc_tensor_source *source, const char *name, void *into, struct mc_error *err)
-    MC_CHECKED;
+bool mc_source_read(const struct mc_tensor_source *source, const char *name, void *into,
+    struct mc_error *err) MC_CHECKED;
 
 struct mc_module_check {
 	const char *name;
 	const struct mc_scheme *scheme;
 	enum mc_dtype dt;
 	size_t rows, cols;
-	const struct mc_weight *original;  /* or NULL: no bound is checked */
-	const struct mc_parts *computed;   /* or NULL: nothing to compare with */
+	const struct mc_weight *original; /* or NULL: no bound is checked */
+	const struct mc_parts *computed;  /* or NULL: nothing to compare with */
 };
 
 /* Arena bytes that one check takes at most, without the original's weight. */
-bool mc_check_module_bytes(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows, size_t cols, uint64_t *ret_bytes,
-    struct mc_error *err) MC_CHECKED;
+bool mc_check_module_bytes(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows,
+    size_t cols, uint64_t *ret_bytes, struct mc_error *err) MC_CHECKED;
 /* Adds to verdict; false only when something cannot be read. One thread; arena is the worker's. */
 bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *check,
     const struct mc_tensor_source *source, struct mc_arena *arena, struct mc_error *err) MC_CHECKED;

@@ -96,10 +96,11 @@ bool mc_events_say(struct mc_events *events, struct mc_json *event, struct mc_er
 		return mc_fail(err, MC_NO_MEMORY, events->path, "no memory for an event");
 	mc_time_text(time);
 	mc_buf_init(&line, MAX_EVENT_BYTES);
-	bool ok = mc_json_set(event, "seq", mc_json_new_integer((int64_t)events->next), err)
-	    && mc_json_set(event, "time", mc_json_new_string(time), err)
-	    && mc_json_write(event, MC_JSON_COMPACT, &line, err) && mc_buf_add(&line, "\n", 1, err)
-	    && mc_file_write(events->fd, line.data, line.length, events->path, err);
+	bool ok = mc_json_set(event, "seq", mc_json_new_integer((int64_t)events->next), err) &&
+		  mc_json_set(event, "time", mc_json_new_string(time), err) &&
+		  mc_json_write(event, MC_JSON_COMPACT, &line, err) &&
+		  mc_buf_add(&line, "\n", 1, err) &&
+		  mc_file_write(events->fd, line.data, line.length, events->path, err);
 	if (ok) {
 		events->next++;
 		if (events->hooks != NULL && events->hooks->event != NULL)

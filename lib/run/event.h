@@ -20,7 +20,8 @@ void mc_events_close(struct mc_events *events);
 /* A new event object with "event": name. NULL when out of memory. */
 struct mc_json *mc_event_new(const char *name);
 /* Adds "seq" and "time", writes the line, tells the hook. The object is given away. */
-bool mc_events_say(struct mc_events *events, struct mc_json *event, struct mc_error *err) MC_CHECKED;
+bool mc_events_say(
+    struct mc_events *events, struct mc_json *event, struct mc_error *err) MC_CHECKED;
 /* RFC 3339 UTC with milliseconds. */
 void mc_time_text(char text[32]);
 

@@ -1,9 +1,9 @@
 /*
  * export.c - assemble quantization.safetensors and the checkpoint from part files and the original
  *
- * The checkpoint holds, in the order of the modules, the computed tensors of quantized linears and every
- * other tensor of the original (cast when the spec's precision says so), then those that no module
- * claims (extra heads, vision), as they are. Shards by the Hub's rule. Data is streamed.
+ * The checkpoint holds, in the order of the modules, the computed tensors of quantized linears and
+ * every other tensor of the original (cast when the spec's precision says so), then those that no
+ * module claims (extra heads, vision), as they are. Shards by the Hub's rule. Data is streamed.
  */
 #include "export.h"
 
@@ -22,8 +22,8 @@
 
 /* A tensor to write and where its bytes come from. */
 struct output {
-	const char *name;                /* borrowed from source or part */
-	const struct mc_st_entry *part;  /* computed, in file; or NULL */
+	const char *name;               /* borrowed from source or part */
+	const struct mc_st_entry *part; /* computed, in file; or NULL */
 	const struct mc_st_file *file;
 	const struct mc_ckpt_tensor *original;
 	enum mc_dtype dtype;
@@ -38,22 +38,27 @@ struct outputs {
 
 static bool add_output(struct outputs *list, struct output item, struct mc_error *err)
 {
-	if (!mc_grow((void **)&list->items, &list->capacity, list->count + 1, sizeof *list->items, "output tensors", err))
+	if (!mc_grow((void **)&list->items, &list->capacity, list->count + 1, sizeof *list->items,
+		"output tensors", err))
 		return false;
 	list->items[list->count++] = item;
 	return true;
 }
 
-static bool add_original(struct outputs *list, const struct mc_job *job, const struct mc_ckpt_tensor *tensor,
-    bool may_cast, struct mc_error *err)
+static bool add_original(struct outputs *list, const struct mc_job *job,
+    const struct mc_ckpt_tensor *tensor, bool may_cast, struct mc_error *err)
 {
 	const struct mc_st_entry *entry = tensor->entry;
 	enum mc_dtype dtype = entry->dtype;
 
 	if (may_cast && job->spec->precision != MC_DTYPE_COUNT && mc_dtype_is_weight(dtype))
 		dtype = job->spec->precision;
-	return add_output(list, (struct output){.name = entry->name, .original = tensor, .dtype = dtype,
-	    .bytes = entry->bytes / mc_dtype_bits(entry->dtype) * mc_dtype_bits(dtype)}, err);
+	return add_output(list,
+	    (struct output){.name = entry->name,
+		.original = tensor,
+		.dtype = dtype,
+		.bytes = entry->bytes / mc_dtype_bits(entry->dtype) * mc_dtype_bits(dtype)},
+	    err);
 }
 
 /* Every computed tensor of module `m`: part entries whose name is "<module>.<suffix>". */
@@ -64,7 +69,8 @@ static bool add_computed(struct outputs *list, const struct mc_job *job, size_t 
 	const struct mc_scheme *scheme = mc_job_scheme(job, index);
 	struct mc_packed layout;
 
-	if (!mc_pack_layout(scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name, &layout, err))
+	if (!mc_pack_layout(
+		scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name, &layout, err))
 		return false;
 	for (size_t i = 0; i < layout.count; i++) {
 		struct output item = {0};
@@ -73,7 +79,8 @@ static bool add_computed(struct outputs *list, const struct mc_job *job, size_t 
 			return false;
 		item.part = mc_parts_find(parts, name, &item.file);
 		if (item.part == NULL)
-			(void)mc_fail(err, MC_CORRUPT, name, "the finished layers' files lack this tensor");
+			(void)mc_fail(
+			    err, MC_CORRUPT, name, "the finished layers' files lack this tensor");
 		free(name);
 		if (item.part == NULL)
 			return false;
@@ -97,7 +104,8 @@ static bool add_unclaimed(struct outputs *list, const struct mc_job *job, struct
 {
 	const struct mc_model *model = &job->model;
 	size_t claimed = 0;
-	const void **set = mc_alloc(2 * model->modules_count + 1, sizeof *set, "claimed tensors", err);
+	const void **set = mc_alloc(
+	    2 * model->modules_count + 1, sizeof *set, "claimed tensors", err);
 	bool ok = set != NULL;
 
 	for (size_t i = 0; ok && i < model->modules_count; i++) {
@@ -112,17 +120,19 @@ static bool add_unclaimed(struct outputs *list, const struct mc_job *job, struct
 		const void *key = &model->checkpoint.tensors[i];
 		const char *name = model->checkpoint.tensors[i].entry->name;
 		/* with tied embeddings the head is written once, as the embedding */
-		bool tied_head = model->config.tied_embeddings && strncmp(name, model->arch->names.lm_head,
-		    strlen(model->arch->names.lm_head)) == 0;
-		if (!tied_head && bsearch(&key, set, claimed, sizeof *set, compare_pointers) == NULL)
+		bool tied_head = model->config.tied_embeddings &&
+				 strncmp(name, model->arch->names.lm_head,
+				     strlen(model->arch->names.lm_head)) == 0;
+		if (!tied_head &&
+		    bsearch(&key, set, claimed, sizeof *set, compare_pointers) == NULL)
 			ok = add_original(list, job, &model->checkpoint.tensors[i], false, err);
 	}
 	free(set);
 	return ok;
 }
 
-static bool list_checkpoint(struct outputs *list, const struct mc_export *export, const struct mc_parts *parts,
-    struct mc_error *err)
+static bool list_checkpoint(struct outputs *list, const struct mc_export *export,
+    const struct mc_parts *parts, struct mc_error *err)
 {
 	const struct mc_job *job = export->job;
 
@@ -132,8 +142,8 @@ static bool list_checkpoint(struct outputs *list, const struct mc_export *export
 		if (mc_job_scheme(job, i) != NULL)
 			ok = add_computed(list, job, i, parts, err);
 		else if (m->weight != NULL)
-			ok = add_original(list, job, m->weight, true, err)
-			    && (m->bias == NULL || add_original(list, job, m->bias, true, err));
+			ok = add_original(list, job, m->weight, true, err) &&
+			     (m->bias == NULL || add_original(list, job, m->bias, true, err));
 		if (!ok)
 			return false;
 	}
@@ -142,8 +152,8 @@ static bool list_checkpoint(struct outputs *list, const struct mc_export *export
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-static bool copy_original(struct mc_st_writer *writer, const struct mc_job *job, const struct output *item,
-    unsigned char *buffer, float *wide, struct mc_error *err)
+static bool copy_original(struct mc_st_writer *writer, const struct mc_job *job,
+    const struct output *item, unsigned char *buffer, float *wide, struct mc_error *err)
 {
 	const struct mc_st_entry *entry = item->original->entry;
 	bool cast = item->dtype != entry->dtype;
@@ -169,7 +179,8 @@ static bool copy_part(struct mc_st_writer *writer, const struct output *item, un
 {
 	for (uint64_t at = 0; at < item->bytes; at += COPY_BYTES) {
 		uint64_t n = item->bytes - at < COPY_BYTES ? item->bytes - at : COPY_BYTES;
-		if (!mc_st_read(item->file, item->part, at, n, buffer, err) || !mc_st_writer_data(writer, buffer, n, err))
+		if (!mc_st_read(item->file, item->part, at, n, buffer, err) ||
+		    !mc_st_writer_data(writer, buffer, n, err))
 			return false;
 	}
 	return true;
@@ -177,12 +188,13 @@ static bool copy_part(struct mc_st_writer *writer, const struct output *item, un
 
 static int compare_outputs(const void *a, const void *b)
 {
-	return strcmp((*(const struct output *const *)a)->name, (*(const struct output *const *)b)->name);
+	return strcmp(
+	    (*(const struct output *const *)a)->name, (*(const struct output *const *)b)->name);
 }
 
 /* Writes the given tensors as one file. `sorted` [count] is ordered by name here. */
-static bool write_file(const struct mc_export *export, const char *path, const struct output **sorted,
-    size_t count, struct mc_error *err)
+static bool write_file(const struct mc_export *export, const char *path,
+    const struct output **sorted, size_t count, struct mc_error *err)
 {
 	struct mc_st_writer *writer = mc_st_writer_new(path, err);
 	unsigned char *buffer = mc_alloc(2, COPY_BYTES, "copy buffer", err);
@@ -191,18 +203,23 @@ static bool write_file(const struct mc_export *export, const char *path, const s
 
 	qsort(sorted, count, sizeof *sorted, compare_outputs);
 	for (size_t i = 0; ok && i < count; i++) {
-		const struct mc_st_entry *entry = sorted[i]->part != NULL ? sorted[i]->part : sorted[i]->original->entry;
-		ok = mc_st_writer_declare(writer, sorted[i]->name, sorted[i]->dtype, entry->rank, entry->shape, err);
+		const struct mc_st_entry *entry = sorted[i]->part != NULL
+						      ? sorted[i]->part
+						      : sorted[i]->original->entry;
+		ok = mc_st_writer_declare(
+		    writer, sorted[i]->name, sorted[i]->dtype, entry->rank, entry->shape, err);
 	}
 	ok = ok && mc_st_writer_begin(writer, err);
 	for (size_t i = 0; ok && i < count; i++) {
 		struct output key = {.name = mc_st_writer_entry(writer, i)->name};
 		const struct output *key_pointer = &key;
-		const struct output **found = bsearch(&key_pointer, sorted, count, sizeof *sorted, compare_outputs);
+		const struct output **found = bsearch(
+		    &key_pointer, sorted, count, sizeof *sorted, compare_outputs);
 		mc_assert(found != NULL);
-		ok = mc_env_go_on(export->env, err)
-		    && ((*found)->part != NULL ? copy_part(writer, *found, buffer, err) :
-						 copy_original(writer, export->job, *found, buffer, wide, err));
+		ok = mc_env_go_on(export->env, err) &&
+		     ((*found)->part != NULL
+			     ? copy_part(writer, *found, buffer, err)
+			     : copy_original(writer, export->job, *found, buffer, wide, err));
 	}
 	ok = ok && mc_st_writer_finish(writer, err);
 	mc_st_writer_free(writer);
@@ -233,35 +250,40 @@ static size_t assign_shards(struct outputs *list)
 
 static char *shard_name(size_t shard, size_t shards, struct mc_error *err)
 {
-	return shards == 1 ? mc_strdup("model.safetensors", err) :
-			     mc_format(err, "model-%05zu-of-%05zu.safetensors", shard + 1, shards);
+	return shards == 1 ? mc_strdup("model.safetensors", err)
+			   : mc_format(err, "model-%05zu-of-%05zu.safetensors", shard + 1, shards);
 }
 
-static bool write_index(const char *folder, const struct outputs *list, size_t shards, struct mc_error *err)
+static bool write_index(
+    const char *folder, const struct outputs *list, size_t shards, struct mc_error *err)
 {
-	struct mc_json *root = mc_json_new_object(), *metadata = mc_json_new_object(), *map = mc_json_new_object();
+	struct mc_json *root = mc_json_new_object(), *metadata = mc_json_new_object(),
+		       *map = mc_json_new_object();
 	struct mc_buf text;
 	uint64_t total = 0;
 	char *path = mc_format(err, "%s/model.safetensors.index.json", folder);
 
 	mc_buf_init(&text, (size_t)1 << 30);
-	bool ok = path != NULL && mc_json_set(root, "metadata", metadata, err) && mc_json_set(root, "weight_map", map, err);
+	bool ok = path != NULL && mc_json_set(root, "metadata", metadata, err) &&
+		  mc_json_set(root, "weight_map", map, err);
 	for (size_t i = 0; ok && i < list->count; i++) {
 		char *name = shard_name(list->items[i].shard, shards, err);
 		total += list->items[i].bytes;
-		ok = name != NULL && mc_json_set(map, list->items[i].name, mc_json_new_string(name), err);
+		ok = name != NULL &&
+		     mc_json_set(map, list->items[i].name, mc_json_new_string(name), err);
 		free(name);
 	}
-	ok = ok && mc_json_set(metadata, "total_size", mc_json_new_integer((int64_t)total), err)
-	    && mc_json_write(root, MC_JSON_PRETTY | MC_JSON_SORTED, &text, err)
-	    && mc_file_write_durable(path, text.data, text.length, err);
+	ok = ok && mc_json_set(metadata, "total_size", mc_json_new_integer((int64_t)total), err) &&
+	     mc_json_write(root, MC_JSON_PRETTY | MC_JSON_SORTED, &text, err) &&
+	     mc_file_write_durable(path, text.data, text.length, err);
 	mc_json_free(root);
 	mc_buf_release(&text);
 	free(path);
 	return ok;
 }
 
-static bool write_shards(const struct mc_export *export, const char *folder, struct outputs *list, struct mc_error *err)
+static bool write_shards(
+    const struct mc_export *export, const char *folder, struct outputs *list, struct mc_error *err)
 {
 	size_t shards = assign_shards(list);
 	const struct output **sorted = mc_alloc(list->count, sizeof *sorted, "shard", err);
@@ -301,10 +323,11 @@ static bool write_config(const struct mc_export *export, const char *folder, str
 	ok = ok && mc_json_set(config, "quantization_config", mc_export_config(job, err), err);
 	if (ok && job->spec->precision != MC_DTYPE_COUNT) {
 		const char *key = mc_json_get(config, "dtype") != NULL ? "dtype" : "torch_dtype";
-		ok = mc_json_set(config, key, mc_json_new_string(precision_name(job->spec->precision)), err);
+		ok = mc_json_set(
+		    config, key, mc_json_new_string(precision_name(job->spec->precision)), err);
 	}
-	ok = ok && mc_json_write(config, MC_JSON_PRETTY | MC_JSON_SORTED, &text, err)
-	    && mc_file_write_durable(path, text.data, text.length, err);
+	ok = ok && mc_json_write(config, MC_JSON_PRETTY | MC_JSON_SORTED, &text, err) &&
+	     mc_file_write_durable(path, text.data, text.length, err);
 	mc_json_free(config);
 	mc_buf_release(&text);
 	free(path);
@@ -313,15 +336,17 @@ static bool write_config(const struct mc_export *export, const char *folder, str
 
 static bool write_recipe(const struct mc_export *export, const char *folder, struct mc_error *err)
 {
-	/* JSON is YAML: the recipe in the form that llm-compressor writes, stage and group "default" */
+	/* JSON is YAML: the recipe in the form that llm-compressor writes, stage and group
+	 * "default" */
 	struct mc_json *root = mc_json_new_object(), *stage = mc_json_new_object();
 	char *path = mc_format(err, "%s/recipe.yaml", folder);
 	struct mc_buf text;
 	mc_buf_init(&text, (size_t)16 << 20);
-	bool ok = path != NULL && mc_json_set(root, "default_stage", stage, err)
-	    && mc_json_set(stage, "default_modifiers", mc_json_copy(export->job->spec->recipe.json, err), err)
-	    && mc_json_write(root, MC_JSON_PRETTY, &text, err)
-	    && mc_file_write_durable(path, text.data, text.length, err);
+	bool ok = path != NULL && mc_json_set(root, "default_stage", stage, err) &&
+		  mc_json_set(stage, "default_modifiers",
+		      mc_json_copy(export->job->spec->recipe.json, err), err) &&
+		  mc_json_write(root, MC_JSON_PRETTY, &text, err) &&
+		  mc_file_write_durable(path, text.data, text.length, err);
 	mc_json_free(root);
 	mc_buf_release(&text);
 	free(path);
@@ -329,21 +354,25 @@ static bool write_recipe(const struct mc_export *export, const char *folder, str
 }
 
 /* Tokenizer and generation files go along when the original has them. */
-static bool copy_small_files(const struct mc_export *export, const char *folder, struct mc_error *err)
+static bool copy_small_files(
+    const struct mc_export *export, const char *folder, struct mc_error *err)
 {
-	static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-	    "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
-	    "chat_template.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"};
+	static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
+	    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+	    "tokenizer.model", "chat_template.jinja", "chat_template.json",
+	    "generation_config.json", "preprocessor_config.json", "processor_config.json"};
 
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		struct mc_error absent;
 		struct mc_buf text;
 		mc_error_init(&absent);
 		mc_buf_init(&text, (size_t)256 << 20);
-		bool ok = mc_checkpoint_read_file(&export->job->model.checkpoint, names[i], &text, &absent);
+		bool ok = mc_checkpoint_read_file(
+		    &export->job->model.checkpoint, names[i], &text, &absent);
 		if (ok) {
 			char *path = mc_format(err, "%s/%s", folder, names[i]);
-			ok = path != NULL && mc_file_write_durable(path, mc_buf_text(&text), text.length, err);
+			ok = path != NULL &&
+			     mc_file_write_durable(path, mc_buf_text(&text), text.length, err);
 			free(path);
 		} else if (absent.code == MC_NOT_FOUND) {
 			ok = true;
@@ -357,14 +386,16 @@ static bool copy_small_files(const struct mc_export *export, const char *folder,
 	return true;
 }
 
-static bool write_checkpoint(const struct mc_export *export, const struct mc_parts *parts, struct mc_error *err)
+static bool write_checkpoint(
+    const struct mc_export *export, const struct mc_parts *parts, struct mc_error *err)
 {
 	struct outputs list = {0};
 	char *folder = mc_folder_path(export->folder, "resume/model", err);
-	bool ok = folder != NULL && mc_file_remove_tree(folder, err) && mc_file_make_folders(folder, err)
-	    && list_checkpoint(&list, export, parts, err) && write_shards(export, folder, &list, err)
-	    && write_config(export, folder, err) && write_recipe(export, folder, err)
-	    && copy_small_files(export, folder, err) && mc_file_sync_folder(folder, err);
+	bool ok = folder != NULL && mc_file_remove_tree(folder, err) &&
+		  mc_file_make_folders(folder, err) && list_checkpoint(&list, export, parts, err) &&
+		  write_shards(export, folder, &list, err) && write_config(export, folder, err) &&
+		  write_recipe(export, folder, err) && copy_small_files(export, folder, err) &&
+		  mc_file_sync_folder(folder, err);
 
 	free(list.items);
 	free(folder);
@@ -377,11 +408,12 @@ static bool write_checkpoint(const struct mc_export *export, const struct mc_par
 static bool is_parameter(const char *name)
 {
 	const char *suffix = strrchr(name, '.');
-	return suffix != NULL && strcmp(suffix, ".weight") != 0 && strcmp(suffix, ".weight_packed") != 0
-	    && strcmp(suffix, ".weight_shape") != 0;
+	return suffix != NULL && strcmp(suffix, ".weight") != 0 &&
+	       strcmp(suffix, ".weight_packed") != 0 && strcmp(suffix, ".weight_shape") != 0;
 }
 
-static bool write_parameters(const struct mc_export *export, const struct mc_parts *parts, struct mc_error *err)
+static bool write_parameters(
+    const struct mc_export *export, const struct mc_parts *parts, struct mc_error *err)
 {
 	struct outputs list = {0};
 	bool ok = true;
@@ -390,10 +422,17 @@ static bool write_parameters(const struct mc_export *export, const struct mc_par
 		for (size_t i = 0; ok && i < parts->files[f].count; i++) {
 			const struct mc_st_entry *entry = &parts->files[f].entries[i];
 			if (is_parameter(entry->name))
-				ok = add_output(&list, (struct output){.name = entry->name, .part = entry,
-				    .file = &parts->files[f], .dtype = entry->dtype, .bytes = entry->bytes}, err);
+				ok = add_output(&list,
+				    (struct output){.name = entry->name,
+					.part = entry,
+					.file = &parts->files[f],
+					.dtype = entry->dtype,
+					.bytes = entry->bytes},
+				    err);
 		}
-	const struct output **sorted = ok ? mc_alloc(list.count + 1, sizeof *sorted, "parameters", err) : NULL;
+	const struct output **sorted = ok ? mc_alloc(
+						list.count + 1, sizeof *sorted, "parameters", err)
+					  : NULL;
 	char *path = mc_folder_path(export->folder, "resume/quantization.safetensors", err);
 	ok = sorted != NULL && path != NULL;
 	for (size_t i = 0; ok && i < list.count; i++)
@@ -411,16 +450,17 @@ bool mc_export_write(const struct mc_export *export, struct mc_error *err)
 
 	if (!mc_parts_open(&parts, export, err))
 		return false;
-	bool ok = write_parameters(export, &parts, err)
-	    && (!export->job->spec->save_model || write_checkpoint(export, &parts, err));
+	bool ok = write_parameters(export, &parts, err) &&
+		  (!export->job->spec->save_model || write_checkpoint(export, &parts, err));
 	mc_parts_close(&parts);
 	return ok;
 }
 
 bool mc_export_publish(const struct mc_export *export, struct mc_error *err)
 {
-	return (!export->job->spec->save_model || mc_folder_publish(export->folder, "model", err))
-	    && mc_folder_publish(export->folder, "quantization.safetensors", err)
-	    && mc_folder_publish(export->folder, "verdict.json", err)
-	    && mc_folder_publish(export->folder, "manifest.json", err);
+	return (!export->job->spec->save_model ||
+		   mc_folder_publish(export->folder, "model", err)) &&
+	       mc_folder_publish(export->folder, "quantization.safetensors", err) &&
+	       mc_folder_publish(export->folder, "verdict.json", err) &&
+	       mc_folder_publish(export->folder, "manifest.json", err);
 }

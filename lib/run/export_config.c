@@ -1,9 +1,9 @@
 /*
  * export_config.c - the config.json of a quantized checkpoint
  *
- * Groups are the distinct schemes in first-seen order of the modules; ignore lists by name every module
- * of a class that was quantized at least once and that is not quantized itself, class by class in
- * first-seen order. Routers count as Linear, because loaders need to see them there.
+ * Groups are the distinct schemes in first-seen order of the modules; ignore lists by name every
+ * module of a class that was quantized at least once and that is not quantized itself, class by
+ * class in first-seen order. Routers count as Linear, because loaders need to see them there.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,17 +33,21 @@ static bool add_ignore(const struct mc_job *job, struct mc_json *ignore, struct 
 		bool quantized = false;
 		for (size_t i = 0; i < model->modules_count; i++) {
 			const char *name = ignore_class(model->modules[i]);
-			quantized |= name != NULL && strcmp(name, classes[c]) == 0 && mc_job_scheme(job, i) != NULL;
+			quantized |= name != NULL && strcmp(name, classes[c]) == 0 &&
+				     mc_job_scheme(job, i) != NULL;
 		}
 		for (size_t i = 0; quantized && i < model->modules_count; i++) {
 			const char *name = ignore_class(model->modules[i]);
-			if (name != NULL && strcmp(name, classes[c]) == 0 && mc_job_scheme(job, i) == NULL
-			    && !mc_json_append(ignore, mc_json_new_string(model->modules[i]->name), err))
+			if (name != NULL && strcmp(name, classes[c]) == 0 &&
+			    mc_job_scheme(job, i) == NULL &&
+			    !mc_json_append(
+				ignore, mc_json_new_string(model->modules[i]->name), err))
 				return false;
 		}
-		/* a tied head has no weight of its own and so no module: loaders still look for its name */
-		if (quantized && c == 0 && model->head == MC_NO_INDEX
-		    && !mc_json_append(ignore, mc_json_new_string(model->arch->names.lm_head), err))
+		/* a tied head has no weight of its own and so no module: loaders still look for its
+		 * name */
+		if (quantized && c == 0 && model->head == MC_NO_INDEX &&
+		    !mc_json_append(ignore, mc_json_new_string(model->arch->names.lm_head), err))
 			return false;
 	}
 	return true;
@@ -64,7 +68,8 @@ static bool add_groups(const struct mc_job *job, struct mc_json *groups, enum mc
 		const struct mc_scheme *scheme = &job->schemes[job->scheme[i]];
 		seen[job->scheme[i]] = true;
 		snprintf(name, sizeof name, "group_%zu", count);
-		*ret_format = count == 0 || *ret_format == scheme->format ? scheme->format : MC_FORMAT_MIXED;
+		*ret_format = count == 0 || *ret_format == scheme->format ? scheme->format
+									  : MC_FORMAT_MIXED;
 		ok = mc_json_set(groups, name, mc_scheme_json(scheme, err), err);
 		count++;
 	}
@@ -74,18 +79,22 @@ static bool add_groups(const struct mc_job *job, struct mc_json *groups, enum mc
 
 struct mc_json *mc_export_config(const struct mc_job *job, struct mc_error *err)
 {
-	struct mc_json *config = mc_json_new_object(), *groups = mc_json_new_object(), *ignore = mc_json_new_array();
+	struct mc_json *config = mc_json_new_object(), *groups = mc_json_new_object(),
+		       *ignore = mc_json_new_array();
 	enum mc_format format;
-	bool ok = mc_json_set(config, "config_groups", groups, err) && mc_json_set(config, "ignore", ignore, err)
-	    && add_groups(job, groups, &format, err) && add_ignore(job, ignore, err)
-	    && mc_json_set(config, "format", mc_json_new_string(mc_format_name(format)), err)
-	    && mc_json_set(config, "global_compression_ratio", mc_json_new_null(), err)
-	    && mc_json_set(config, "kv_cache_scheme", mc_json_new_null(), err)
-	    && mc_json_set(config, "quant_method", mc_json_new_string("compressed-tensors"), err)
-	    && mc_json_set(config, "quantization_status", mc_json_new_string("compressed"), err)
-	    && mc_json_set(config, "sparsity_config", mc_json_new_object(), err)
-	    && mc_json_set(config, "transform_config", mc_json_new_object(), err)
-	    && mc_json_set(config, "version", mc_json_new_string(FORMAT_VERSION), err);
+	bool ok = mc_json_set(config, "config_groups", groups, err) &&
+		  mc_json_set(config, "ignore", ignore, err) &&
+		  add_groups(job, groups, &format, err) && add_ignore(job, ignore, err) &&
+		  mc_json_set(config, "format", mc_json_new_string(mc_format_name(format)), err) &&
+		  mc_json_set(config, "global_compression_ratio", mc_json_new_null(), err) &&
+		  mc_json_set(config, "kv_cache_scheme", mc_json_new_null(), err) &&
+		  mc_json_set(
+		      config, "quant_method", mc_json_new_string("compressed-tensors"), err) &&
+		  mc_json_set(
+		      config, "quantization_status", mc_json_new_string("compressed"), err) &&
+		  mc_json_set(config, "sparsity_config", mc_json_new_object(), err) &&
+		  mc_json_set(config, "transform_config", mc_json_new_object(), err) &&
+		  mc_json_set(config, "version", mc_json_new_string(FORMAT_VERSION), err);
 
 	if (ok)
 		return config;

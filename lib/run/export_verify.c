@@ -16,9 +16,9 @@ struct work {
 	const struct mc_export *export;
 	const struct mc_tensor_source *source;
 	const struct mc_parts *parts;
-	const size_t *modules;     /* of this block */
+	const size_t *modules; /* of this block */
 	struct mc_verdict verdicts[BLOCK];
-	struct mc_arena *scratch;  /* [workers] */
+	struct mc_arena *scratch; /* [workers] */
 };
 
 static bool check_item(void *ctx, size_t item, unsigned worker, struct mc_error *err)
@@ -28,20 +28,26 @@ static bool check_item(void *ctx, size_t item, unsigned worker, struct mc_error 
 	const struct mc_module *m = job->model.modules[work->modules[item]];
 	struct mc_env env = *work->export->env; /* with the worker's memory */
 	struct mc_weight weight;
-	struct mc_module_check check = {.name = m->name, .scheme = mc_job_scheme(job, work->modules[item]),
-	    .dt = mc_job_weight_dtype(job, m), .rows = m->rows, .cols = m->cols, .original = &weight,
+	struct mc_module_check check = {.name = m->name,
+	    .scheme = mc_job_scheme(job, work->modules[item]),
+	    .dt = mc_job_weight_dtype(job, m),
+	    .rows = m->rows,
+	    .cols = m->cols,
+	    .original = &weight,
 	    .computed = work->source->parts == NULL ? work->parts : NULL};
 
 	env.arena = &work->scratch[worker];
 	size_t mark = mc_arena_mark(env.arena);
 	mc_verdict_init(&work->verdicts[item]);
-	bool ok = mc_env_go_on(&env, err) && mc_model_read_weight(&job->model, m, job->spec->precision, &weight, &env, err)
-	    && mc_check_module(&work->verdicts[item], &check, work->source, env.arena, err);
+	bool ok = mc_env_go_on(&env, err) &&
+		  mc_model_read_weight(&job->model, m, job->spec->precision, &weight, &env, err) &&
+		  mc_check_module(&work->verdicts[item], &check, work->source, env.arena, err);
 	mc_arena_rewind(env.arena, mark);
 	return ok;
 }
 
-static bool check_block(struct work *work, struct mc_verdict *verdict, size_t count, struct mc_error *err)
+static bool check_block(
+    struct work *work, struct mc_verdict *verdict, size_t count, struct mc_error *err)
 {
 	for (size_t i = 0; i < BLOCK; i++)
 		mc_verdict_init(&work->verdicts[i]);
@@ -61,7 +67,8 @@ bool mc_export_verify_bytes(const struct mc_job *job, uint64_t *ret_bytes, struc
 		uint64_t bytes;
 		if (scheme == NULL)
 			continue;
-		if (!mc_check_module_bytes(scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, &bytes, err))
+		if (!mc_check_module_bytes(
+			scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, &bytes, err))
 			return false;
 		bytes += mc_model_read_bytes(m, job->spec->precision);
 		most = bytes > most ? bytes : most;
@@ -99,13 +106,17 @@ static bool check_modules(struct work *work, struct mc_verdict *verdict, struct 
 }
 
 /* Every expert of every MoE layer must say what its parameters come from. */
-static bool check_sources(const struct mc_export *export, struct mc_verdict *verdict, struct mc_error *err)
+static bool check_sources(
+    const struct mc_export *export, struct mc_verdict *verdict, struct mc_error *err)
 {
-	static const char *const known[] = {"measured", "all-tokens", "weights-only", "fallback-rtn"};
-	verdict->experts = mc_statistics_coverage_json(export->statistics, export->floor_tokens, err);
+	static const char *const known[] = {
+	    "measured", "all-tokens", "weights-only", "fallback-rtn"};
+	verdict->experts = mc_statistics_coverage_json(
+	    export->statistics, export->floor_tokens, err);
 	if (verdict->experts == NULL)
 		return false;
-	struct mc_json *modules = mc_statistics_modules_json(export->statistics, MC_NO_INDEX, MC_NO_INDEX, NULL, err);
+	struct mc_json *modules = mc_statistics_modules_json(
+	    export->statistics, MC_NO_INDEX, MC_NO_INDEX, NULL, err);
 	for (size_t i = 0; modules != NULL && i < mc_json_size(modules); i++) {
 		const struct mc_json *row = mc_json_at(modules, i);
 		const char *source = mc_json_string(mc_json_get(row, "source"), NULL);
@@ -133,8 +144,10 @@ static bool check_rest(const struct mc_export *export, const struct mc_checkpoin
 	for (size_t i = 0; i < written->count; i++) {
 		const char *name = written->tensors[i].entry->name;
 		const struct mc_st_file *file;
-		if (mc_parts_find(parts, name, &file) == NULL && mc_checkpoint_find(&model->checkpoint, name) == NULL)
-			mc_verdict_fail(verdict, MC_CHECK_EXPECTED, "%s is in the checkpoint and belongs to nothing", name);
+		if (mc_parts_find(parts, name, &file) == NULL &&
+		    mc_checkpoint_find(&model->checkpoint, name) == NULL)
+			mc_verdict_fail(verdict, MC_CHECK_EXPECTED,
+			    "%s is in the checkpoint and belongs to nothing", name);
 		else
 			mc_verdict_pass(verdict, MC_CHECK_EXPECTED, 1);
 	}
@@ -143,21 +156,23 @@ static bool check_rest(const struct mc_export *export, const struct mc_checkpoin
 		if (m->weight == NULL || mc_job_scheme(export->job, i) != NULL)
 			continue;
 		if (mc_checkpoint_find(written, m->weight->entry->name) == NULL)
-			mc_verdict_fail(verdict, MC_CHECK_PRESENT, "%s is missing", m->weight->entry->name);
+			mc_verdict_fail(
+			    verdict, MC_CHECK_PRESENT, "%s is missing", m->weight->entry->name);
 		else
 			mc_verdict_pass(verdict, MC_CHECK_PRESENT, 1);
 	}
 	return true;
 }
 
-static bool write_verdict(const struct mc_export *export, const struct mc_verdict *verdict, struct mc_error *err)
+static bool write_verdict(
+    const struct mc_export *export, const struct mc_verdict *verdict, struct mc_error *err)
 {
 	struct mc_json *json = mc_verdict_json(verdict, err);
 	struct mc_buf text;
 	char *path = mc_folder_path(export->folder, "resume/verdict.json", err);
 	mc_buf_init(&text, (size_t)1 << 30);
-	bool ok = json != NULL && path != NULL && mc_json_write(json, MC_JSON_PRETTY, &text, err)
-	    && mc_file_write_durable(path, text.data, text.length, err);
+	bool ok = json != NULL && path != NULL && mc_json_write(json, MC_JSON_PRETTY, &text, err) &&
+		  mc_file_write_durable(path, text.data, text.length, err);
 	mc_buf_release(&text);
 	mc_json_free(json);
 	free(path);
@@ -184,8 +199,9 @@ bool mc_export_verify(const struct mc_export *export, bool *ret_valid, struct mc
 	source.checkpoint = &written;
 	source.parts = saved ? NULL : &parts;
 	*work = (struct work){.export = export, .source = &source, .parts = &parts};
-	ok = ok && check_modules(work, &verdict, err) && (!saved || check_rest(export, &written, &parts, &verdict))
-	    && check_sources(export, &verdict, err) && write_verdict(export, &verdict, err);
+	ok = ok && check_modules(work, &verdict, err) &&
+	     (!saved || check_rest(export, &written, &parts, &verdict)) &&
+	     check_sources(export, &verdict, err) && write_verdict(export, &verdict, err);
 	*ret_valid = ok && mc_verdict_valid(&verdict);
 	mc_verdict_release(&verdict);
 	if (saved && written.folder_fd >= 0)

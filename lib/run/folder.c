@@ -15,14 +15,16 @@
 #include "moecal/file.h"
 
 /* Looks into the folder: is it empty, is there a resume/, and if neither, what is there? */
-static bool look(const char *path, bool *ret_empty, bool *ret_resume, char first[256], struct mc_error *err)
+static bool look(
+    const char *path, bool *ret_empty, bool *ret_resume, char first[256], struct mc_error *err)
 {
 	*ret_empty = true;
 	*ret_resume = false;
 	first[0] = '\0';
 	DIR *dir = opendir(path);
 	if (dir == NULL)
-		return errno == ENOENT || mc_fail_errno(err, errno, path, "the output folder cannot be read");
+		return errno == ENOENT ||
+		       mc_fail_errno(err, errno, path, "the output folder cannot be read");
 	const struct dirent *entry;
 	while ((entry = readdir(dir)) != NULL) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
@@ -30,7 +32,8 @@ static bool look(const char *path, bool *ret_empty, bool *ret_resume, char first
 		*ret_empty = false;
 		if (strcmp(entry->d_name, "resume") == 0)
 			*ret_resume = true;
-		/* the alphabetically first name, so that the message does not depend on the file system */
+		/* the alphabetically first name, so that the message does not depend on the file
+		 * system */
 		if (first[0] == '\0' || strcmp(entry->d_name, first) < 0)
 			snprintf(first, 256, "%s", entry->d_name);
 	}
@@ -45,12 +48,15 @@ static bool require_usable(const char *path, bool *ret_resume, struct mc_error *
 	struct stat status;
 
 	if (stat(path, &status) == 0 && !S_ISDIR(status.st_mode))
-		return mc_fail(err, MC_CONFLICT, path, "the output must be a folder, this is a file");
+		return mc_fail(
+		    err, MC_CONFLICT, path, "the output must be a folder, this is a file");
 	if (!look(path, &empty, ret_resume, first, err))
 		return false;
 	if (!empty && !*ret_resume)
 		return mc_fail(err, MC_CONFLICT, path,
-		    "the output folder is not empty (it holds '%s') and has no resume/ to go on from", first);
+		    "the output folder is not empty (it holds '%s') and has no resume/ to go on "
+		    "from",
+		    first);
 	return true;
 }
 
@@ -60,14 +66,16 @@ bool mc_require_output_folder(const char *out, struct mc_error *err)
 	return require_usable(out, &resume, err);
 }
 
-bool mc_folder_open(struct mc_folder *folder, const char *path, bool *ret_resuming, struct mc_error *err)
+bool mc_folder_open(
+    struct mc_folder *folder, const char *path, bool *ret_resuming, struct mc_error *err)
 {
 	*folder = (struct mc_folder){0};
 	if (!require_usable(path, ret_resuming, err))
 		return false;
 	folder->path = mc_strdup(path, err);
 	char *resume = folder->path == NULL ? NULL : mc_folder_path(folder, "resume", err);
-	bool ok = resume != NULL && mc_file_make_folders(resume, err) && mc_file_sync_folder(path, err);
+	bool ok = resume != NULL && mc_file_make_folders(resume, err) &&
+		  mc_file_sync_folder(path, err);
 	free(resume);
 	if (!ok)
 		mc_folder_release(folder);
@@ -85,8 +93,8 @@ char *mc_folder_path(const struct mc_folder *folder, const char *name, struct mc
 	return mc_format(err, "%s/%s", folder->path, name);
 }
 
-char *mc_folder_numbered(const struct mc_folder *folder, const char *stem, size_t index, const char *ending,
-    struct mc_error *err)
+char *mc_folder_numbered(const struct mc_folder *folder, const char *stem, size_t index,
+    const char *ending, struct mc_error *err)
 {
 	return mc_format(err, "%s/resume/%s-%05zu%s", folder->path, stem, index, ending);
 }
@@ -109,7 +117,8 @@ bool mc_folder_publish(const struct mc_folder *folder, const char *name, struct 
 bool mc_folder_finish(const struct mc_folder *folder, struct mc_error *err)
 {
 	char *resume = mc_folder_path(folder, "resume", err);
-	bool ok = resume != NULL && mc_file_remove_tree(resume, err) && mc_file_sync_folder(folder->path, err);
+	bool ok = resume != NULL && mc_file_remove_tree(resume, err) &&
+		  mc_file_sync_folder(folder->path, err);
 	free(resume);
 	return ok;
 }

@@ -60,7 +60,8 @@ uint64_t mc_job_floor(const struct mc_job *job)
 
 /* --- data ------------------------------------------------------------------------------------- */
 
-static struct mc_tokenizer *open_tokenizer(const struct mc_checkpoint *checkpoint, struct mc_error *err)
+static struct mc_tokenizer *open_tokenizer(
+    const struct mc_checkpoint *checkpoint, struct mc_error *err)
 {
 	struct mc_buf json, config;
 	struct mc_error absent;
@@ -70,8 +71,8 @@ static struct mc_tokenizer *open_tokenizer(const struct mc_checkpoint *checkpoin
 	mc_buf_init(&json, TOKENIZER_MAX_BYTES);
 	mc_buf_init(&config, TOKENIZER_MAX_BYTES);
 	if (mc_checkpoint_read_file(checkpoint, "tokenizer.json", &json, err)) {
-		bool has_config =
-		    mc_checkpoint_read_file(checkpoint, "tokenizer_config.json", &config, &absent);
+		bool has_config = mc_checkpoint_read_file(
+		    checkpoint, "tokenizer_config.json", &config, &absent);
 		if (!has_config && absent.code != MC_NOT_FOUND)
 			(void)mc_fail(err, absent.code, absent.where, "%s", absent.text);
 		else
@@ -83,8 +84,8 @@ static struct mc_tokenizer *open_tokenizer(const struct mc_checkpoint *checkpoin
 	return tokenizer;
 }
 
-static bool sources_hold_ids(const struct mc_spec *spec, const struct mc_roots *roots, bool *ret,
-    struct mc_error *err)
+static bool sources_hold_ids(
+    const struct mc_spec *spec, const struct mc_roots *roots, bool *ret, struct mc_error *err)
 {
 	*ret = true;
 	for (size_t i = 0; i < spec->sources_count; i++) {
@@ -118,8 +119,8 @@ static bool load_data(struct mc_job *job, const struct mc_env *env, struct mc_er
 		if (tokenizer == NULL)
 			return false;
 	}
-	bool ok = mc_dataset_load(&job->dataset, spec->sources, spec->sources_count, &options, env->roots,
-	    tokenizer, err);
+	bool ok = mc_dataset_load(&job->dataset, spec->sources, spec->sources_count, &options,
+	    env->roots, tokenizer, err);
 	mc_tokenizer_free(tokenizer);
 	if (!ok)
 		return false;
@@ -133,10 +134,12 @@ static bool load_data(struct mc_job *job, const struct mc_env *env, struct mc_er
 	for (size_t s = 0; s < job->dataset.sequences; s++)
 		if (longest > 0 && job->dataset.start[s + 1] - job->dataset.start[s] > longest)
 			return mc_fail(err, MC_INVALID, "/max_seq_length",
-			    "sequence %zu has %llu tokens, the model has %zu positions: set max_seq_length to "
+			    "sequence %zu has %llu tokens, the model has %zu positions: set "
+			    "max_seq_length to "
 			    "%zu or less",
-			    s, (unsigned long long)(job->dataset.start[s + 1] - job->dataset.start[s]), longest,
-			    longest);
+			    s,
+			    (unsigned long long)(job->dataset.start[s + 1] - job->dataset.start[s]),
+			    longest, longest);
 	return true;
 }
 
@@ -150,21 +153,25 @@ static void target_matched_nothing(void *ctx, const char *target)
 static bool match_modules(struct mc_job *job, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
-	struct mc_match_module *modules = mc_alloc(model->modules_count, sizeof *modules, "modules", err);
+	struct mc_match_module *modules = mc_alloc(
+	    model->modules_count, sizeof *modules, "modules", err);
 	if (modules == NULL)
 		return false;
 	for (size_t i = 0; i < model->modules_count; i++) {
 		const struct mc_module *m = model->modules[i];
-		modules[i] = (struct mc_match_module){.name = m->name, .class_name = m->class_name,
-		    .quantizable = m->weight != NULL && (m->kind == MC_KIND_LINEAR || m->kind == MC_KIND_EMBEDDING)};
+		modules[i] = (struct mc_match_module){.name = m->name,
+		    .class_name = m->class_name,
+		    .quantizable = m->weight != NULL &&
+				   (m->kind == MC_KIND_LINEAR || m->kind == MC_KIND_EMBEDDING)};
 	}
-	bool ok = mc_match_schemes(&job->spec->recipe.config, modules, model->modules_count, job->scheme,
-	    target_matched_nothing, job, err);
+	bool ok = mc_match_schemes(&job->spec->recipe.config, modules, model->modules_count,
+	    job->scheme, target_matched_nothing, job, err);
 	free(modules);
 	return ok;
 }
 
-/* A scheme without weights leaves its modules as they are; the others must fit the module's shape. */
+/* A scheme without weights leaves its modules as they are; the others must fit the module's shape.
+ */
 static bool check_modules(struct mc_job *job, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
@@ -180,13 +187,16 @@ static bool check_modules(struct mc_job *job, struct mc_error *err)
 			continue;
 		}
 		if (m->kind == MC_KIND_EMBEDDING)
-			return mc_fail(err, MC_UNSUPPORTED, m->name, "embeddings are not quantized yet: add it to ignore");
-		if (!mc_pack_layout(scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name, &layout, err))
+			return mc_fail(err, MC_UNSUPPORTED, m->name,
+			    "embeddings are not quantized yet: add it to ignore");
+		if (!mc_pack_layout(scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name,
+			&layout, err))
 			return false;
 		job->quantized++;
 	}
 	if (job->quantized == 0)
-		return mc_fail(err, MC_INVALID, "/recipe", "no module of the model gets a scheme: nothing to quantize");
+		return mc_fail(err, MC_INVALID, "/recipe",
+		    "no module of the model gets a scheme: nothing to quantize");
 	return true;
 }
 
@@ -199,7 +209,8 @@ static bool settle_schemes(struct mc_job *job, struct mc_spec *spec, struct mc_e
 	if (config->has_kv_cache)
 		return mc_fail(err, MC_UNSUPPORTED, "/recipe", "kv_cache_scheme is not there yet");
 	for (size_t i = 0; i < config->count; i++) {
-		if (config->schemes[i].has_weights && !mc_scheme_infer_format(&config->schemes[i], &config->schemes[i].format, err))
+		if (config->schemes[i].has_weights &&
+		    !mc_scheme_infer_format(&config->schemes[i], &config->schemes[i].format, err))
 			return false;
 		if (!mc_scheme_require_supported(&config->schemes[i], err))
 			return false;
@@ -208,12 +219,14 @@ static bool settle_schemes(struct mc_job *job, struct mc_spec *spec, struct mc_e
 	return job->scheme != NULL && match_modules(job, err) && check_modules(job, err);
 }
 
-bool mc_job_open(struct mc_job *job, struct mc_spec *spec, const struct mc_env *env, struct mc_error *err)
+bool mc_job_open(
+    struct mc_job *job, struct mc_spec *spec, const struct mc_env *env, struct mc_error *err)
 {
 	*job = (struct mc_job){.spec = spec};
 	job->warnings = mc_alloc(MAX_WARNINGS, sizeof *job->warnings, "warnings", err);
-	bool ok = job->warnings != NULL && mc_model_open(&job->model, env->roots, spec->model, err)
-	    && settle_schemes(job, spec, err);
+	bool ok = job->warnings != NULL &&
+		  mc_model_open(&job->model, env->roots, spec->model, err) &&
+		  settle_schemes(job, spec, err);
 	if (ok && spec->sources_count > 0)
 		ok = load_data(job, env, err);
 	if (ok && spec->sources_count == 0 && mc_quant_config_needs_data(&spec->recipe.config))

@@ -14,7 +14,7 @@ struct mc_input_file {
 };
 /* Digests of everything that the result depends on. */
 struct mc_inputs {
-	char spec_sha256[65];  /* of the canonical spec */
+	char spec_sha256[65]; /* of the canonical spec */
 	char model_sha256[65];
 	size_t datasets_count;
 	struct mc_input_file *datasets; /* owned */
@@ -24,9 +24,11 @@ bool mc_inputs_read(struct mc_inputs *inputs, const struct mc_job *job, const st
 void mc_inputs_release(struct mc_inputs *inputs);
 
 /* spec.json, as accepted, every default filled in. */
-bool mc_manifest_write_spec(const struct mc_job *job, const struct mc_folder *folder, struct mc_error *err) MC_CHECKED;
+bool mc_manifest_write_spec(
+    const struct mc_job *job, const struct mc_folder *folder, struct mc_error *err) MC_CHECKED;
 /* resume/manifest.json: written when everything else is. */
-bool mc_manifest_write(const struct mc_export *export, const struct mc_plan *plan, const struct mc_inputs *inputs,
-    const struct mc_run_result *result, struct mc_error *err) MC_CHECKED;
+bool mc_manifest_write(const struct mc_export *export, const struct mc_plan *plan,
+    const struct mc_inputs *inputs, const struct mc_run_result *result,
+    struct mc_error *err) MC_CHECKED;
 
 #endif

@@ -39,16 +39,18 @@ static struct mc_json *element(enum mc_dtype dtype, const unsigned char *p)
 
 static bool can_show(enum mc_dtype dtype)
 {
-	return mc_dtype_is_weight(dtype) || dtype == MC_F8_E4M3 || dtype == MC_U8 || dtype == MC_I8 || dtype == MC_I32
-	    || dtype == MC_I64;
+	return mc_dtype_is_weight(dtype) || dtype == MC_F8_E4M3 || dtype == MC_U8 ||
+	       dtype == MC_I8 || dtype == MC_I32 || dtype == MC_I64;
 }
 
-static bool add_data(struct mc_json *list, const struct mc_st_file *file, const struct mc_st_entry *entry, struct mc_error *err)
+static bool add_data(struct mc_json *list, const struct mc_st_file *file,
+    const struct mc_st_entry *entry, struct mc_error *err)
 {
 	size_t size = mc_dtype_bits(entry->dtype) / 8;
 
 	if (!can_show(entry->dtype) || entry->bytes > MAX_TENSOR_BYTES)
-		return mc_fail(err, MC_UNSUPPORTED, entry->name, "%s values cannot be shown", mc_dtype_name(entry->dtype));
+		return mc_fail(err, MC_UNSUPPORTED, entry->name, "%s values cannot be shown",
+		    mc_dtype_name(entry->dtype));
 	unsigned char *data = mc_alloc(entry->bytes, 1, "tensor", err);
 	bool ok = data != NULL && mc_st_read(file, entry, 0, entry->bytes, data, err);
 	for (uint64_t i = 0; ok && i < entry->bytes; i += size)
@@ -57,11 +59,14 @@ static bool add_data(struct mc_json *list, const struct mc_st_file *file, const 
 	return ok;
 }
 
-static bool add_tensor(struct mc_json *list, const struct mc_st_file *file, const struct mc_st_entry *entry, struct mc_error *err)
+static bool add_tensor(struct mc_json *list, const struct mc_st_file *file,
+    const struct mc_st_entry *entry, struct mc_error *err)
 {
-	struct mc_json *one = mc_json_new_object(), *shape = mc_json_new_array(), *data = mc_json_new_array();
-	bool ok = mc_json_append(list, one, err) && mc_json_set(one, "name", mc_json_new_string(entry->name), err)
-	    && mc_json_set(one, "dtype", mc_json_new_string(mc_dtype_name(entry->dtype)), err);
+	struct mc_json *one = mc_json_new_object(), *shape = mc_json_new_array(),
+		       *data = mc_json_new_array();
+	bool ok = mc_json_append(list, one, err) &&
+		  mc_json_set(one, "name", mc_json_new_string(entry->name), err) &&
+		  mc_json_set(one, "dtype", mc_json_new_string(mc_dtype_name(entry->dtype)), err);
 	if (!ok) {
 		mc_json_free(shape);
 		mc_json_free(data);
@@ -77,8 +82,8 @@ static bool add_tensor(struct mc_json *list, const struct mc_st_file *file, cons
 	return mc_json_set(one, "data", data, err) && add_data(data, file, entry, err);
 }
 
-static bool fill(struct mc_json *root, const struct mc_st_file *file, const char *prefix, const char *cursor, size_t limit,
-    struct mc_error *err)
+static bool fill(struct mc_json *root, const struct mc_st_file *file, const char *prefix,
+    const char *cursor, size_t limit, struct mc_error *err)
 {
 	struct mc_json *list = mc_json_new_array();
 	const char *last = NULL;
@@ -88,7 +93,8 @@ static bool fill(struct mc_json *root, const struct mc_st_file *file, const char
 		return false;
 	for (size_t i = 0; i < file->count; i++) {
 		const struct mc_st_entry *entry = &file->entries[file->by_name[i]];
-		if (strncmp(entry->name, prefix, strlen(prefix)) != 0 || (cursor != NULL && strcmp(entry->name, cursor) <= 0))
+		if (strncmp(entry->name, prefix, strlen(prefix)) != 0 ||
+		    (cursor != NULL && strcmp(entry->name, cursor) <= 0))
 			continue;
 		if (limit > 0 && count == limit)
 			return mc_json_set(root, "next_cursor", mc_json_new_string(last), err);
@@ -100,7 +106,8 @@ static bool fill(struct mc_json *root, const struct mc_st_file *file, const char
 	return mc_json_set(root, "next_cursor", mc_json_new_null(), err);
 }
 
-struct mc_json *mc_parameters_json(const char *path, const char *prefix, const char *cursor, size_t limit, struct mc_error *err)
+struct mc_json *mc_parameters_json(
+    const char *path, const char *prefix, const char *cursor, size_t limit, struct mc_error *err)
 {
 	struct mc_st_file file = {0};
 	struct mc_json *root = mc_json_new_object();

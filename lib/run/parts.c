@@ -9,13 +9,15 @@
 
 #include "moecal/alloc.h"
 
-static bool open_part(const struct mc_export *export, size_t step, struct mc_st_file *file, struct mc_error *err)
+static bool open_part(
+    const struct mc_export *export, size_t step, struct mc_st_file *file, struct mc_error *err)
 {
 	char *path = mc_folder_numbered(export->folder, "layer", step, ".safetensors", err);
 	if (path == NULL)
 		return false;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	bool ok = fd >= 0 || mc_fail_errno(err, errno, path, "a finished layer's file cannot be read");
+	bool ok = fd >= 0 ||
+		  mc_fail_errno(err, errno, path, "a finished layer's file cannot be read");
 	ok = ok && mc_st_open_fd(file, fd, path, err);
 	free(path);
 	return ok;
@@ -43,8 +45,8 @@ void mc_parts_close(struct mc_parts *parts)
 	*parts = (struct mc_parts){0};
 }
 
-const struct mc_st_entry *mc_parts_find(const struct mc_parts *parts, const char *name,
-    const struct mc_st_file **ret_file)
+const struct mc_st_entry *mc_parts_find(
+    const struct mc_parts *parts, const char *name, const struct mc_st_file **ret_file)
 {
 	for (size_t i = 0; i < parts->count; i++) {
 		const struct mc_st_entry *entry = mc_st_find(&parts->files[i], name);

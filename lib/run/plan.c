@@ -44,24 +44,30 @@ static uint64_t max64(uint64_t a, uint64_t b)
 static uint64_t widened(const struct mc_job *job, uint64_t bytes)
 {
 	unsigned stored = mc_dtype_bits(job->model.dtype);
-	unsigned used = job->spec->precision == MC_DTYPE_COUNT ? stored : mc_dtype_bits(job->spec->precision);
+	unsigned used = job->spec->precision == MC_DTYPE_COUNT
+			    ? stored
+			    : mc_dtype_bits(job->spec->precision);
 	return used > stored ? bytes / stored * used + bytes : bytes;
 }
 
-static bool add_layers(struct mc_plan *plan, const struct mc_job *job, unsigned workers, uint64_t *ret_peak,
-    struct mc_error *err)
+static bool add_layers(struct mc_plan *plan, const struct mc_job *job, unsigned workers,
+    uint64_t *ret_peak, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
 	uint64_t peak = 0;
 
 	for (size_t l = 0; l < model->config.layers; l++) {
-		uint64_t packed, scratch, layer = widened(job, mc_layer_bytes(model, l)), forward = 0, statistics = 0;
+		uint64_t packed, scratch, layer = widened(job, mc_layer_bytes(model, l)),
+					  forward = 0, statistics = 0;
 		if (!mc_quantize_layer_bytes(job, l, workers, &packed, &scratch, err))
 			return false;
 		if (has_data(job)) {
-			forward = mc_forward_scratch_bytes(model, l, plan->tokens, longest_sequence(&job->dataset), workers);
-			statistics = mc_layer_observer_bytes(model, l, job->dataset.sequences, mc_job_sees_all(job));
-			plan->flops += mc_forward_flops(model, l, plan->tokens, mc_job_sees_all(job));
+			forward = mc_forward_scratch_bytes(
+			    model, l, plan->tokens, longest_sequence(&job->dataset), workers);
+			statistics = mc_layer_observer_bytes(
+			    model, l, job->dataset.sequences, mc_job_sees_all(job));
+			plan->flops += mc_forward_flops(
+			    model, l, plan->tokens, mc_job_sees_all(job));
 		}
 		plan->memory_layer = max64(plan->memory_layer, layer);
 		plan->memory_scratch = max64(plan->memory_scratch, max64(forward, scratch));
@@ -74,7 +80,8 @@ static bool add_layers(struct mc_plan *plan, const struct mc_job *job, unsigned 
 	return true;
 }
 
-static bool add_head(const struct mc_job *job, unsigned workers, uint64_t *peak, struct mc_error *err)
+static bool add_head(
+    const struct mc_job *job, unsigned workers, uint64_t *peak, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
 	uint64_t packed, scratch;
@@ -85,8 +92,8 @@ static bool add_head(const struct mc_job *job, unsigned workers, uint64_t *peak,
 		return false;
 	const struct mc_module *head = model->modules[model->head];
 	uint64_t weight = widened(job, (uint64_t)head->rows * head->cols * 4);
-	*peak = max64(*peak, weight + packed + scratch + 2048 * (uint64_t)head->cols * 4
-		+ mc_input_stats_bytes(head->cols, job->dataset.sequences));
+	*peak = max64(*peak, weight + packed + scratch + 2048 * (uint64_t)head->cols * 4 +
+				 mc_input_stats_bytes(head->cols, job->dataset.sequences));
 	return true;
 }
 
@@ -101,24 +108,29 @@ static bool add_disk(struct mc_plan *plan, const struct mc_job *job, struct mc_e
 		struct mc_packed layout;
 		if (scheme == NULL)
 			continue;
-		if (!mc_pack_layout(scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name, &layout, err))
+		if (!mc_pack_layout(scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name,
+			&layout, err))
 			return false;
 		for (size_t p = 0; p < layout.count; p++)
 			computed += mc_tensor_bytes(&layout.items[p].tensor);
-		replaced += (uint64_t)m->rows * m->cols * mc_dtype_bits(m->weight->entry->dtype) / 8;
+		replaced += (uint64_t)m->rows * m->cols * mc_dtype_bits(m->weight->entry->dtype) /
+			    8;
 		plan->modules_quantized++;
 	}
 	uint64_t others = plan->model_bytes > replaced ? plan->model_bytes - replaced : 0;
 	plan->checkpoint_bytes = computed + widened(job, others);
-	plan->disk_bytes = computed + (job->spec->save_model ? plan->checkpoint_bytes : 0) + 2 * plan->memory_hidden
-	    + job->model.modules_count * 1024 + ((uint64_t)16 << 20);
+	plan->disk_bytes = computed + (job->spec->save_model ? plan->checkpoint_bytes : 0) +
+			   2 * plan->memory_hidden + job->model.modules_count * 1024 +
+			   ((uint64_t)16 << 20);
 	return true;
 }
 
-static bool estimate_seconds(struct mc_plan *plan, const struct mc_job *job, const struct mc_env *env, struct mc_error *err)
+static bool estimate_seconds(
+    struct mc_plan *plan, const struct mc_job *job, const struct mc_env *env, struct mc_error *err)
 {
 	const struct mc_model_config *config = &job->model.config;
-	size_t width = config->expert_intermediate > 0 ? config->expert_intermediate : config->intermediate;
+	size_t width = config->expert_intermediate > 0 ? config->expert_intermediate
+						       : config->intermediate;
 	size_t n = 2 * width < 64 ? 64 : 2 * width > 1024 ? 1024 : 2 * width;
 	size_t k = config->hidden > 4096 ? 4096 : config->hidden;
 
@@ -130,41 +142,48 @@ static bool estimate_seconds(struct mc_plan *plan, const struct mc_job *job, con
 	return true;
 }
 
-bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, bool measure, const struct mc_env *env,
-    struct mc_error *err)
+bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, bool measure,
+    const struct mc_env *env, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
 	unsigned workers = mc_pool_workers(env->pool);
 	uint64_t peak, verify;
 
-	*plan = (struct mc_plan){.layers = model->config.layers, .experts = model->config.experts,
-	    .experts_per_token = model->config.experts_per_token, .sequences = job->dataset.sequences,
-	    .tokens = has_data(job) ? job->dataset.tokens : 0, .model_bytes = model->checkpoint.bytes, .threads = workers};
+	*plan = (struct mc_plan){.layers = model->config.layers,
+	    .experts = model->config.experts,
+	    .experts_per_token = model->config.experts_per_token,
+	    .sequences = job->dataset.sequences,
+	    .tokens = has_data(job) ? job->dataset.tokens : 0,
+	    .model_bytes = model->checkpoint.bytes,
+	    .threads = workers};
 	for (size_t i = 0; i < model->checkpoint.count; i++) {
 		const struct mc_st_entry *entry = model->checkpoint.tensors[i].entry;
 		plan->parameters += entry->bytes * 8 / mc_dtype_bits(entry->dtype);
 	}
 	plan->memory_hidden = plan->tokens * model->config.hidden * sizeof(float);
-	if (!add_layers(plan, job, workers, &peak, err) || !add_head(job, workers, &peak, err) || !add_disk(plan, job, err)
-	    || !mc_export_verify_bytes(job, &verify, err))
+	if (!add_layers(plan, job, workers, &peak, err) || !add_head(job, workers, &peak, err) ||
+	    !add_disk(plan, job, err) || !mc_export_verify_bytes(job, &verify, err))
 		return false;
 	/* the checks come after the hidden states' last use, but the arena still holds them */
-	plan->memory_bytes = plan->memory_hidden + max64(peak, workers * (verify + 64)) + SLACK_BYTES;
+	plan->memory_bytes = plan->memory_hidden + max64(peak, workers * (verify + 64)) +
+			     SLACK_BYTES;
 	return !measure || estimate_seconds(plan, job, env, err);
 }
 
-bool mc_plan_require_fits(const struct mc_plan *plan, uint64_t memory_available, uint64_t disk_available,
-    struct mc_error *err)
+bool mc_plan_require_fits(const struct mc_plan *plan, uint64_t memory_available,
+    uint64_t disk_available, struct mc_error *err)
 {
 	if (plan->memory_bytes + FIXED_BYTES > memory_available)
 		return mc_fail(err, MC_NO_MEMORY, "memory",
-		    "the job needs %llu bytes (hidden states %llu, one layer %llu, scratch %llu), %llu are allowed; "
+		    "the job needs %llu bytes (hidden states %llu, one layer %llu, scratch %llu), "
+		    "%llu are allowed; "
 		    "give it memory_bytes, or fewer or shorter samples",
-		    (unsigned long long)(plan->memory_bytes + FIXED_BYTES), (unsigned long long)plan->memory_hidden,
-		    (unsigned long long)plan->memory_layer, (unsigned long long)plan->memory_scratch,
-		    (unsigned long long)memory_available);
+		    (unsigned long long)(plan->memory_bytes + FIXED_BYTES),
+		    (unsigned long long)plan->memory_hidden, (unsigned long long)plan->memory_layer,
+		    (unsigned long long)plan->memory_scratch, (unsigned long long)memory_available);
 	if (plan->disk_bytes > disk_available)
-		return mc_fail(err, MC_NO_SPACE, "disk", "the job writes up to %llu bytes, the file system has %llu free",
+		return mc_fail(err, MC_NO_SPACE, "disk",
+		    "the job writes up to %llu bytes, the file system has %llu free",
 		    (unsigned long long)plan->disk_bytes, (unsigned long long)disk_available);
 	return true;
 }
@@ -176,24 +195,28 @@ struct mc_json *mc_plan_json(const struct mc_plan *plan, struct mc_error *err)
 		struct mc_json *object;
 		const char *key;
 		uint64_t value;
-	} numbers[] = {
-	    {root, "layers", plan->layers}, {root, "moe_layers", plan->moe_layers}, {root, "experts", plan->experts},
-	    {root, "experts_per_token", plan->experts_per_token}, {root, "parameters", plan->parameters},
-	    {root, "modules_quantized", plan->modules_quantized}, {root, "sequences", plan->sequences},
-	    {root, "tokens", plan->tokens}, {root, "model_bytes", plan->model_bytes},
-	    {root, "memory_bytes", plan->memory_bytes + FIXED_BYTES}, {root, "disk_bytes", plan->disk_bytes},
+	} numbers[] = {{root, "layers", plan->layers}, {root, "moe_layers", plan->moe_layers},
+	    {root, "experts", plan->experts}, {root, "experts_per_token", plan->experts_per_token},
+	    {root, "parameters", plan->parameters},
+	    {root, "modules_quantized", plan->modules_quantized},
+	    {root, "sequences", plan->sequences}, {root, "tokens", plan->tokens},
+	    {root, "model_bytes", plan->model_bytes},
+	    {root, "memory_bytes", plan->memory_bytes + FIXED_BYTES},
+	    {root, "disk_bytes", plan->disk_bytes},
 	    {root, "checkpoint_bytes", plan->checkpoint_bytes}, {root, "threads", plan->threads},
 	    {memory, "layer", plan->memory_layer}, {memory, "scratch", plan->memory_scratch},
-	    {memory, "statistics", plan->memory_statistics}, {memory, "hidden_states", plan->memory_hidden},
+	    {memory, "statistics", plan->memory_statistics},
+	    {memory, "hidden_states", plan->memory_hidden},
 	    {memory, "packed", plan->memory_packed}};
 	bool ok = true;
 
 	for (size_t i = 0; ok && i < sizeof numbers / sizeof *numbers; i++)
-		ok = mc_json_set(numbers[i].object, numbers[i].key, mc_json_new_integer((int64_t)numbers[i].value), err);
+		ok = mc_json_set(numbers[i].object, numbers[i].key,
+		    mc_json_new_integer((int64_t)numbers[i].value), err);
 	ok = ok && mc_json_set(root, "flops", mc_json_new_real(plan->flops), err);
 	if (ok && plan->gflops > 0)
-		ok = mc_json_set(root, "gflops", mc_json_new_real(plan->gflops), err)
-		    && mc_json_set(root, "seconds", mc_json_new_real(plan->seconds), err);
+		ok = mc_json_set(root, "gflops", mc_json_new_real(plan->gflops), err) &&
+		     mc_json_set(root, "seconds", mc_json_new_real(plan->seconds), err);
 	if (!ok) {
 		mc_json_free(memory);
 		mc_json_free(root);

@@ -54,9 +54,12 @@ static double averaging_constant(const struct mc_quant_args *args)
 	return value == NULL ? 0.01 : mc_json_number(value);
 }
 
-static struct mc_range observed(const struct mc_input_stats *stats, const struct mc_quant_args *args, enum mc_dtype dtype)
+static struct mc_range observed(
+    const struct mc_input_stats *stats, const struct mc_quant_args *args, enum mc_dtype dtype)
 {
-	struct mc_observer observer = {.kind = MC_OBSERVER_MOVING, .averaging_constant = averaging_constant(args), .dtype = dtype};
+	struct mc_observer observer = {.kind = MC_OBSERVER_MOVING,
+	    .averaging_constant = averaging_constant(args),
+	    .dtype = dtype};
 
 	if (stats == NULL || stats->tokens == 0)
 		return (struct mc_range){0};
@@ -104,11 +107,12 @@ static bool set_input_parameters(struct mc_linear_task *task, const struct mc_la
 		return true;
 	struct mc_range range = observed(task->input, args, task->weight.dtype);
 	if (!range.seen && observer != NULL && m->expert != MC_NO_INDEX)
-		range = m->role == MC_ROLE_DOWN ?
-		    observed_by_others(all->tasks, all->count, MC_ROLE_DOWN, job, args) :
-		    observed(&observer->gate_up, args, task->weight.dtype);
+		range = m->role == MC_ROLE_DOWN
+			    ? observed_by_others(all->tasks, all->count, MC_ROLE_DOWN, job, args)
+			    : observed(&observer->gate_up, args, task->weight.dtype);
 	if (!range.seen)
-		return mc_fail(err, MC_INVALID, m->name, "no calibration token reached this module's input");
+		return mc_fail(
+		    err, MC_INVALID, m->name, "no calibration token reached this module's input");
 	struct mc_qparam qparam = mc_qparam_make(args, task->weight.dtype, range.min, range.max);
 	struct mc_packed_tensor *scale = find_packed(&task->packed, "input_scale");
 	struct mc_packed_tensor *zero = find_packed(&task->packed, "input_zero_point");
@@ -142,12 +146,14 @@ static bool quantize_task(void *ctx, size_t item, unsigned worker, struct mc_err
 
 	if (task->scheme == NULL)
 		return true;
-	if (!mc_env_go_on(work->env, err) || !mc_rtn(&task->weight, &task->scheme->weights, name, arena, &q, err)
-	    || !mc_pack(task->scheme, task->weight.dtype, &q, name, arena, &packed, err))
+	if (!mc_env_go_on(work->env, err) ||
+	    !mc_rtn(&task->weight, &task->scheme->weights, name, arena, &q, err) ||
+	    !mc_pack(task->scheme, task->weight.dtype, &q, name, arena, &packed, err))
 		return false;
 	for (size_t i = 0; i < packed.count; i++) {
 		struct mc_packed_tensor *to = find_packed(&task->packed, packed.items[i].suffix);
-		mc_assert(to != NULL && mc_tensor_bytes(&to->tensor) == mc_tensor_bytes(&packed.items[i].tensor));
+		mc_assert(to != NULL &&
+			  mc_tensor_bytes(&to->tensor) == mc_tensor_bytes(&packed.items[i].tensor));
 		memcpy(to->tensor.data, packed.items[i].tensor.data, mc_tensor_bytes(&to->tensor));
 	}
 	task->row.algorithm = "rtn";
@@ -160,22 +166,32 @@ static bool quantize_task(void *ctx, size_t item, unsigned worker, struct mc_err
 }
 
 /* Allocates the output tensors and the channel statistics that are kept. */
-static bool prepare_task(struct mc_linear_task *task, const struct mc_job *job, const struct mc_env *env,
-    struct mc_error *err)
+static bool prepare_task(struct mc_linear_task *task, const struct mc_job *job,
+    const struct mc_env *env, struct mc_error *err)
 {
 	const struct mc_module *m = job->model.modules[task->module];
 	struct mc_module_row *row = &task->row;
 
-	*row = (struct mc_module_row){.name = m->name, .layer = m->layer, .expert = m->expert,
-	    .role = mc_role_name(m->role), .source = task->source, .rows = m->rows, .cols = m->cols,
-	    .scheme = task->scheme == NULL ? NULL : task->scheme->name, .error_relative = NAN,
-	    .weight_absmax = NAN, .scale_min = NAN, .scale_max = NAN};
+	*row = (struct mc_module_row){.name = m->name,
+	    .layer = m->layer,
+	    .expert = m->expert,
+	    .role = mc_role_name(m->role),
+	    .source = task->source,
+	    .rows = m->rows,
+	    .cols = m->cols,
+	    .scheme = task->scheme == NULL ? NULL : task->scheme->name,
+	    .error_relative = NAN,
+	    .weight_absmax = NAN,
+	    .scale_min = NAN,
+	    .scale_max = NAN};
 	if (task->scheme != NULL) {
-		if (!mc_pack_layout(task->scheme, task->weight.dtype, m->rows, m->cols, m->name, &task->packed, err))
+		if (!mc_pack_layout(task->scheme, task->weight.dtype, m->rows, m->cols, m->name,
+			&task->packed, err))
 			return false;
 		for (size_t i = 0; i < task->packed.count; i++) {
 			struct mc_tensor *t = &task->packed.items[i].tensor;
-			t->data = mc_arena_zalloc(env->arena, mc_tensor_bytes(t), 1, "packed weights", err);
+			t->data = mc_arena_zalloc(
+			    env->arena, mc_tensor_bytes(t), 1, "packed weights", err);
 			if (t->data == NULL)
 				return false;
 		}
@@ -190,7 +206,8 @@ static bool prepare_task(struct mc_linear_task *task, const struct mc_job *job, 
 	row->input_mean = moments.mean;
 	row->input_var = moments.variance;
 	if (job->spec->keep_statistics == MC_KEEP_CHANNELS) {
-		float *squares = mc_arena_alloc(env->arena, m->cols, sizeof *squares, "channel statistics", err);
+		float *squares = mc_arena_alloc(
+		    env->arena, m->cols, sizeof *squares, "channel statistics", err);
 		if (squares == NULL)
 			return false;
 		mc_input_stats_mean_square(task->input, squares);
@@ -207,8 +224,9 @@ static uint64_t scratch_bytes(const struct mc_linear_task *tasks, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		if (tasks[i].scheme == NULL)
 			continue;
-		uint64_t bytes = mc_rtn_bytes(&tasks[i].scheme->weights, tasks[i].weight.rows, tasks[i].weight.cols)
-		    + 64 * MC_MAX_PACKED;
+		uint64_t bytes = mc_rtn_bytes(&tasks[i].scheme->weights, tasks[i].weight.rows,
+				     tasks[i].weight.cols) +
+				 64 * MC_MAX_PACKED;
 		for (size_t p = 0; p < tasks[i].packed.count; p++)
 			bytes += mc_tensor_bytes(&tasks[i].packed.items[p].tensor);
 		most = bytes > most ? bytes : most;
@@ -225,7 +243,8 @@ static bool run_tasks(const struct mc_job *job, struct mc_layer_result *result,
 	for (size_t i = 0; i < result->count; i++)
 		if (!prepare_task(&result->tasks[i], job, env, err))
 			return false;
-	work.scratch = mc_arena_zalloc(env->arena, workers, sizeof *work.scratch, "quantize scratch", err);
+	work.scratch = mc_arena_zalloc(
+	    env->arena, workers, sizeof *work.scratch, "quantize scratch", err);
 	if (work.scratch == NULL)
 		return false;
 	uint64_t bytes = scratch_bytes(result->tasks, result->count);
@@ -235,16 +254,16 @@ static bool run_tasks(const struct mc_job *job, struct mc_layer_result *result,
 	if (!mc_pool_run(env->pool, result->count, quantize_task, &work, err))
 		return false;
 	for (size_t i = 0; i < result->count; i++)
-		if (result->tasks[i].scheme != NULL
-		    && !set_input_parameters(&result->tasks[i], result, observer, job, err))
+		if (result->tasks[i].scheme != NULL &&
+		    !set_input_parameters(&result->tasks[i], result, observer, job, err))
 			return false;
 	return true;
 }
 
 /* --- a layer ---------------------------------------------------------------------------------- */
 
-static const char *source_of(const struct mc_job *job, const struct mc_module *m,
-    const struct mc_layer_observer *observer)
+static const char *source_of(
+    const struct mc_job *job, const struct mc_module *m, const struct mc_layer_observer *observer)
 {
 	if (observer == NULL)
 		return "weights-only";
@@ -278,19 +297,23 @@ bool mc_quantize_layer(const struct mc_job *job, const struct mc_layer *layer,
 		if (!is_layer_linear(m, layer->index))
 			continue;
 		struct mc_linear_task *task = &ret->tasks[ret->count++];
-		*task = (struct mc_linear_task){.module = i, .scheme = mc_job_scheme(job, i),
-		    .weight = *layer_weight(layer, m), .source = source_of(job, m, observer)};
-		/* an expert without tokens has no statistics of its own; what stands in for them is chosen with its scale */
+		*task = (struct mc_linear_task){.module = i,
+		    .scheme = mc_job_scheme(job, i),
+		    .weight = *layer_weight(layer, m),
+		    .source = source_of(job, m, observer)};
+		/* an expert without tokens has no statistics of its own; what stands in for them is
+		 * chosen with its scale */
 		if (strcmp(task->source, "weights-only") != 0)
 			task->input = mc_layer_observer_of(observer, m);
 	}
 	if (model->layers[layer->index].moe != MC_NO_INDEX) {
-		ret->expert_source = mc_arena_zalloc(env->arena, model->config.experts, sizeof *ret->expert_source,
-		    "expert sources", err);
+		ret->expert_source = mc_arena_zalloc(env->arena, model->config.experts,
+		    sizeof *ret->expert_source, "expert sources", err);
 		if (ret->expert_source == NULL)
 			return false;
 		for (size_t e = 0; e < model->config.experts; e++)
-			ret->expert_source[e] = source_of(job, mc_model_expert(model, layer->index, e, 1), observer);
+			ret->expert_source[e] = source_of(
+			    job, mc_model_expert(model, layer->index, e, 1), observer);
 	}
 	return run_tasks(job, ret, observer, env, err);
 }
@@ -304,13 +327,15 @@ bool mc_quantize_head(const struct mc_job *job, const struct mc_weight *weight,
 	if (ret->tasks == NULL)
 		return false;
 	ret->tasks[0] = (struct mc_linear_task){.module = job->model.head,
-	    .scheme = mc_job_scheme(job, job->model.head), .weight = *weight, .input = input,
+	    .scheme = mc_job_scheme(job, job->model.head),
+	    .weight = *weight,
+	    .input = input,
 	    .source = input == NULL ? "weights-only" : "measured"};
 	return run_tasks(job, ret, NULL, env, err);
 }
 
-bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned workers, uint64_t *ret_packed,
-    uint64_t *ret_scratch, struct mc_error *err)
+bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned workers,
+    uint64_t *ret_packed, uint64_t *ret_scratch, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
 	uint64_t packed_bytes = 0, scratch = 0;
@@ -318,7 +343,8 @@ bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned wo
 	for (size_t i = 0; i < model->modules_count; i++) {
 		const struct mc_module *m = model->modules[i];
 		struct mc_linear_task task = {.module = i, .scheme = mc_job_scheme(job, i)};
-		bool here = layer < model->config.layers ? is_layer_linear(m, layer) : i == model->head;
+		bool here = layer < model->config.layers ? is_layer_linear(m, layer)
+							 : i == model->head;
 		if (!here)
 			continue;
 		packed_bytes += sizeof task + 256;
@@ -326,8 +352,10 @@ bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned wo
 			packed_bytes += m->cols * sizeof(float) + 64;
 		if (task.scheme == NULL)
 			continue;
-		task.weight = (struct mc_weight){.rows = m->rows, .cols = m->cols, .dtype = mc_job_weight_dtype(job, m)};
-		if (!mc_pack_layout(task.scheme, task.weight.dtype, m->rows, m->cols, m->name, &task.packed, err))
+		task.weight = (struct mc_weight){
+		    .rows = m->rows, .cols = m->cols, .dtype = mc_job_weight_dtype(job, m)};
+		if (!mc_pack_layout(task.scheme, task.weight.dtype, m->rows, m->cols, m->name,
+			&task.packed, err))
 			return false;
 		for (size_t p = 0; p < task.packed.count; p++)
 			packed_bytes += mc_tensor_bytes(&task.packed.items[p].tensor) + 64;
@@ -351,28 +379,30 @@ static int compare_named(const void *a, const void *b)
 	return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
 }
 
-static bool write_named(const struct named *list, size_t count, const char *path, struct mc_error *err)
+static bool write_named(
+    const struct named *list, size_t count, const char *path, struct mc_error *err)
 {
 	struct mc_st_writer *writer = mc_st_writer_new(path, err);
 	bool ok = writer != NULL;
 
 	for (size_t i = 0; ok && i < count; i++)
-		ok = mc_st_writer_declare(writer, list[i].name, list[i].tensor->dtype, list[i].tensor->rank,
-		    list[i].tensor->shape, err);
+		ok = mc_st_writer_declare(writer, list[i].name, list[i].tensor->dtype,
+		    list[i].tensor->rank, list[i].tensor->shape, err);
 	ok = ok && mc_st_writer_begin(writer, err);
 	for (size_t i = 0; ok && i < count; i++) {
 		struct named key = {.name = (char *)mc_st_writer_entry(writer, i)->name};
 		const struct named *found = bsearch(&key, list, count, sizeof *list, compare_named);
 		mc_assert(found != NULL);
-		ok = mc_st_writer_data(writer, found->tensor->data, mc_tensor_bytes(found->tensor), err);
+		ok = mc_st_writer_data(
+		    writer, found->tensor->data, mc_tensor_bytes(found->tensor), err);
 	}
 	ok = ok && mc_st_writer_finish(writer, err);
 	mc_st_writer_free(writer);
 	return ok;
 }
 
-bool mc_layer_result_write(const struct mc_layer_result *result, const struct mc_job *job, const char *path,
-    struct mc_error *err)
+bool mc_layer_result_write(const struct mc_layer_result *result, const struct mc_job *job,
+    const char *path, struct mc_error *err)
 {
 	size_t count = 0, most = result->count * MC_MAX_PACKED;
 	struct named *list = mc_alloc(most > 0 ? most : 1, sizeof *list, "tensor names", err);
@@ -382,8 +412,8 @@ bool mc_layer_result_write(const struct mc_layer_result *result, const struct mc
 		const struct mc_linear_task *task = &result->tasks[i];
 		for (size_t p = 0; ok && p < task->packed.count; p++) {
 			list[count].tensor = &task->packed.items[p].tensor;
-			list[count].name = mc_format(err, "%s.%s", job->model.modules[task->module]->name,
-			    task->packed.items[p].suffix);
+			list[count].name = mc_format(err, "%s.%s",
+			    job->model.modules[task->module]->name, task->packed.items[p].suffix);
 			ok = list[count++].name != NULL;
 		}
 	}

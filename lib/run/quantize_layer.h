@@ -11,24 +11,24 @@
 
 /* One linear of the layer. */
 struct mc_linear_task {
-	size_t module;                 /* index in the model */
-	const struct mc_scheme *scheme; /* NULL: only its statistics are kept */
-	struct mc_weight weight;       /* dtype = what it is calibrated in */
-	const struct mc_input_stats *input;   /* or NULL: no data */
-	const char *source;            /* "measured", "all-tokens", "weights-only" */
-	struct mc_packed packed;       /* data in the arena */
+	size_t module;                      /* index in the model */
+	const struct mc_scheme *scheme;     /* NULL: only its statistics are kept */
+	struct mc_weight weight;            /* dtype = what it is calibrated in */
+	const struct mc_input_stats *input; /* or NULL: no data */
+	const char *source;                 /* "measured", "all-tokens", "weights-only" */
+	struct mc_packed packed;            /* data in the arena */
 	struct mc_module_row row;
 };
 
 struct mc_layer_result {
 	size_t count;
 	struct mc_linear_task *tasks;
-	const char **expert_source;    /* [E] or NULL */
+	const char **expert_source; /* [E] or NULL */
 };
 
 /* Bytes that quantizing a layer takes from the arena beyond its weights. */
-bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned workers, uint64_t *ret_packed,
-    uint64_t *ret_scratch, struct mc_error *err) MC_CHECKED;
+bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned workers,
+    uint64_t *ret_packed, uint64_t *ret_scratch, struct mc_error *err) MC_CHECKED;
 
 /* All from env->arena. observer NULL: data-free. */
 bool mc_quantize_layer(const struct mc_job *job, const struct mc_layer *layer,
@@ -40,7 +40,7 @@ bool mc_quantize_head(const struct mc_job *job, const struct mc_weight *weight,
     struct mc_error *err) MC_CHECKED;
 
 /* Writes the packed tensors of all tasks as one safetensors file, durably. */
-bool mc_layer_result_write(const struct mc_layer_result *result, const struct mc_job *job, const char *path,
-    struct mc_error *err) MC_CHECKED;
+bool mc_layer_result_write(const struct mc_layer_result *result, const struct mc_job *job,
+    const char *path, struct mc_error *err) MC_CHECKED;
 
 #endif

@@ -12,9 +12,9 @@
 #define MAX_MODIFIERS 16
 
 static const char *const known_modifiers[] = {"QuantizationModifier", "GPTQModifier", "AWQModifier",
-    "SmoothQuantModifier", "SparseGPTModifier", "WandaPruningModifier", "REAPPruningModifier", "AutoRoundModifier",
-    "SpinQuantModifier", "QuIPModifier", "MagnitudePruningModifier", "ConstantPruningModifier",
-    "LogarithmicEqualizationModifier"};
+    "SmoothQuantModifier", "SparseGPTModifier", "WandaPruningModifier", "REAPPruningModifier",
+    "AutoRoundModifier", "SpinQuantModifier", "QuIPModifier", "MagnitudePruningModifier",
+    "ConstantPruningModifier", "LogarithmicEqualizationModifier"};
 #define KNOWN_MODIFIERS (sizeof known_modifiers / sizeof *known_modifiers)
 
 /* Keys beside stages that recipes in the wild carry and that say nothing about the weights. */
@@ -46,7 +46,8 @@ static bool is_ignored(const char *key)
 	return false;
 }
 
-static void add_modifier(struct collector *c, const char *class_name, const struct mc_json *fields, const char *pointer)
+static void add_modifier(
+    struct collector *c, const char *class_name, const struct mc_json *fields, const char *pointer)
 {
 	if (c->count == MAX_MODIFIERS) {
 		mc_problems_add(c->problems, pointer, "more than %d modifiers", MAX_MODIFIERS);
@@ -62,7 +63,8 @@ static void add_modifier(struct collector *c, const char *class_name, const stru
 static void collect_group(struct collector *c, const struct mc_json *group, const char *pointer)
 {
 	if (mc_json_type(group) != MC_JSON_OBJECT) {
-		mc_problems_add(c->problems, pointer, "modifiers must be an object of modifier classes");
+		mc_problems_add(
+		    c->problems, pointer, "modifiers must be an object of modifier classes");
 		return;
 	}
 	for (size_t i = 0; i < mc_json_size(group); i++) {
@@ -87,7 +89,9 @@ static void collect_stage(struct collector *c, const struct mc_json *stage, cons
 		if (ends_with(key, "_modifiers"))
 			collect_group(c, group, child);
 		else if (!is_ignored(key))
-			mc_problems_add(c->problems, child, "unknown key '%s' in a stage; modifiers stand under NAME_modifiers", key);
+			mc_problems_add(c->problems, child,
+			    "unknown key '%s' in a stage; modifiers stand under NAME_modifiers",
+			    key);
 	}
 }
 
@@ -98,7 +102,8 @@ static void collect_object(struct collector *c, const struct mc_json *object, co
 	for (size_t i = 0; i < mc_json_size(object); i++) {
 		const char *key;
 		mc_json_member(object, i, &key);
-		structured = structured || ends_with(key, "_stage") || ends_with(key, "_modifiers") || ends_with(key, "Modifier");
+		structured = structured || ends_with(key, "_stage") ||
+			     ends_with(key, "_modifiers") || ends_with(key, "Modifier");
 	}
 	if (!structured) { /* the fields alone */
 		add_modifier(c, "QuantizationModifier", object, pointer);
@@ -116,19 +121,23 @@ static void collect_object(struct collector *c, const struct mc_json *object, co
 		else if (ends_with(key, "Modifier"))
 			add_modifier(c, key, value, child);
 		else if (!is_ignored(key))
-			mc_problems_add(c->problems, child, "unknown key '%s'; a recipe has stages (NAME_stage) or modifiers", key);
+			mc_problems_add(c->problems, child,
+			    "unknown key '%s'; a recipe has stages (NAME_stage) or modifiers", key);
 	}
 }
 
-/* --- preset and text forms become objects -------------------------------------------------------- */
+/* --- preset and text forms become objects --------------------------------------------------------
+ */
 
 static struct mc_json *preset_fields(const char *name, struct mc_error *err)
 {
-	struct mc_json *fields = mc_json_new_object(), *targets = mc_json_new_array(), *ignore = mc_json_new_array();
-	bool ok = mc_json_set(fields, "targets", targets, err) && mc_json_set(fields, "ignore", ignore, err)
-	    && mc_json_append(targets, mc_json_new_string("Linear"), err)
-	    && mc_json_append(ignore, mc_json_new_string("lm_head"), err)
-	    && mc_json_set(fields, "scheme", mc_json_new_string(name), err);
+	struct mc_json *fields = mc_json_new_object(), *targets = mc_json_new_array(),
+		       *ignore = mc_json_new_array();
+	bool ok = mc_json_set(fields, "targets", targets, err) &&
+		  mc_json_set(fields, "ignore", ignore, err) &&
+		  mc_json_append(targets, mc_json_new_string("Linear"), err) &&
+		  mc_json_append(ignore, mc_json_new_string("lm_head"), err) &&
+		  mc_json_set(fields, "scheme", mc_json_new_string(name), err);
 	if (ok)
 		return fields;
 	mc_json_free(fields);
@@ -136,8 +145,8 @@ static struct mc_json *preset_fields(const char *name, struct mc_error *err)
 }
 
 /* A new value to be read in place of the text; NULL with a problem added, or with err set. */
-static struct mc_json *read_text(const char *text, size_t length, const char *pointer, struct mc_problems *problems,
-    struct mc_error *err)
+static struct mc_json *read_text(const char *text, size_t length, const char *pointer,
+    struct mc_problems *problems, struct mc_error *err)
 {
 	struct mc_error parse;
 	struct mc_json *value;
@@ -146,7 +155,9 @@ static struct mc_json *read_text(const char *text, size_t length, const char *po
 		return preset_fields(text, err);
 	if (strpbrk(text, ":\n{") == NULL) {
 		mc_problems_add(problems, pointer,
-		    "'%.80s' is not a preset and not a recipe; presets are W4A16, W8A16, W4A16_ASYM, W8A8, FP8, FP8_DYNAMIC ...", text);
+		    "'%.80s' is not a preset and not a recipe; presets are W4A16, W8A16, "
+		    "W4A16_ASYM, W8A8, FP8, FP8_DYNAMIC ...",
+		    text);
 		return NULL;
 	}
 	mc_error_init(&parse);
@@ -156,12 +167,14 @@ static struct mc_json *read_text(const char *text, size_t length, const char *po
 	if (value == NULL && parse.code == MC_NO_MEMORY)
 		(void)mc_fail(err, parse.code, parse.where, "%s", parse.text);
 	else
-		mc_problems_add(problems, pointer, "%s", value == NULL ? parse.text : "a recipe must be an object");
+		mc_problems_add(problems, pointer, "%s",
+		    value == NULL ? parse.text : "a recipe must be an object");
 	mc_json_free(value);
 	return NULL;
 }
 
-static void collect_value(struct collector *c, const struct mc_json *value, const char *pointer, unsigned depth)
+static void collect_value(
+    struct collector *c, const struct mc_json *value, const char *pointer, unsigned depth)
 {
 	switch (mc_json_type(value)) {
 	case MC_JSON_OBJECT:
@@ -184,10 +197,12 @@ static void collect_value(struct collector *c, const struct mc_json *value, cons
 	case MC_JSON_STRING:
 		break;
 	}
-	mc_problems_add(c->problems, pointer, "a modifier must be an object, not a %s", mc_json_type_name(mc_json_type(value)));
+	mc_problems_add(c->problems, pointer, "a modifier must be an object, not a %s",
+	    mc_json_type_name(mc_json_type(value)));
 }
 
-/* --- the one modifier ------------------------------------------------------------------------------ */
+/* --- the one modifier
+ * ------------------------------------------------------------------------------ */
 
 static void require_one(struct collector *c, const char *pointer)
 {
@@ -198,37 +213,46 @@ static void require_one(struct collector *c, const char *pointer)
 			known = known || strcmp(name, known_modifiers[k]) == 0;
 		if (strcmp(name, "QuantizationModifier") == 0)
 			continue;
-		const char *near = known ? NULL : mc_nearest(name, known_modifiers, KNOWN_MODIFIERS);
+		const char *near = known ? NULL
+					 : mc_nearest(name, known_modifiers, KNOWN_MODIFIERS);
 		if (known)
-			mc_problems_add(c->problems, c->items[i].pointer, "%s is not there yet; this version has QuantizationModifier", name);
+			mc_problems_add(c->problems, c->items[i].pointer,
+			    "%s is not there yet; this version has QuantizationModifier", name);
 		else
-			mc_problems_add(c->problems, c->items[i].pointer, "unknown modifier '%s'%s%s", name,
-			    near != NULL ? "; did you mean " : "; this version has ", near != NULL ? near : "QuantizationModifier");
+			mc_problems_add(c->problems, c->items[i].pointer,
+			    "unknown modifier '%s'%s%s", name,
+			    near != NULL ? "; did you mean " : "; this version has ",
+			    near != NULL ? near : "QuantizationModifier");
 	}
 	if (c->count == 0 && c->problems->total == 0)
 		mc_problems_add(c->problems, pointer, "the recipe has no modifier");
 	if (c->count > 1)
-		mc_problems_add(c->problems, c->items[1].pointer, "%zu modifiers; this version does one QuantizationModifier a job", c->count);
+		mc_problems_add(c->problems, c->items[1].pointer,
+		    "%zu modifiers; this version does one QuantizationModifier a job", c->count);
 }
 
 static const char *modifier_name(const struct mc_json *fields)
 {
 	const struct mc_json *scheme = mc_json_get(fields, "scheme");
-	return scheme != NULL && mc_json_type(scheme) == MC_JSON_STRING ? mc_json_string(scheme, NULL) : "QuantizationModifier";
+	return scheme != NULL && mc_json_type(scheme) == MC_JSON_STRING
+		   ? mc_json_string(scheme, NULL)
+		   : "QuantizationModifier";
 }
 
-static bool take(struct mc_recipe *recipe, const struct found *found, struct mc_problems *problems, struct mc_error *err)
+static bool take(struct mc_recipe *recipe, const struct found *found, struct mc_problems *problems,
+    struct mc_error *err)
 {
 	if (mc_json_type(found->fields) != MC_JSON_OBJECT) {
-		mc_problems_add(problems, found->pointer, "the fields of a modifier must be an object");
+		mc_problems_add(
+		    problems, found->pointer, "the fields of a modifier must be an object");
 		return true;
 	}
 	if (!mc_quant_config_parse(&recipe->config, found->fields, found->pointer, problems, err))
 		return false;
 	recipe->json = mc_json_new_object();
 	recipe->name = mc_strdup(modifier_name(found->fields), err);
-	return recipe->name != NULL
-	    && mc_json_set(recipe->json, "QuantizationModifier", mc_json_copy(found->fields, err), err);
+	return recipe->name != NULL && mc_json_set(recipe->json, "QuantizationModifier",
+					   mc_json_copy(found->fields, err), err);
 }
 
 bool mc_recipe_parse(struct mc_recipe *recipe, const struct mc_json *value, const char *pointer,
@@ -240,7 +264,8 @@ bool mc_recipe_parse(struct mc_recipe *recipe, const struct mc_json *value, cons
 
 	*recipe = (struct mc_recipe){0};
 	mc_quant_config_init(&recipe->config);
-	if (mc_json_type(value) == MC_JSON_ARRAY && mc_json_size(value) == 1 && mc_json_type(mc_json_at(value, 0)) == MC_JSON_STRING)
+	if (mc_json_type(value) == MC_JSON_ARRAY && mc_json_size(value) == 1 &&
+	    mc_json_type(mc_json_at(value, 0)) == MC_JSON_STRING)
 		value = mc_json_at(value, 0);
 	if (mc_json_type(value) == MC_JSON_STRING) {
 		size_t length;

@@ -28,9 +28,11 @@ struct reader {
 	struct mc_json *root; /* owned until given away */
 };
 
-static bool fail_at(struct reader *r, const yaml_mark_t *mark, enum mc_code code, const char *what, struct mc_error *err)
+static bool fail_at(struct reader *r, const yaml_mark_t *mark, enum mc_code code, const char *what,
+    struct mc_error *err)
 {
-	return mc_fail(err, code, r->where, "line %zu, column %zu: %s", mark->line + 1, mark->column + 1, what);
+	return mc_fail(err, code, r->where, "line %zu, column %zu: %s", mark->line + 1,
+	    mark->column + 1, what);
 }
 
 static bool all_of(const char *text, const char *set)
@@ -52,7 +54,10 @@ static bool read_integer(const char *text, int64_t *ret)
 	} else if (p[0] == '0' && p[1] != '\0') {
 		base = 8;
 	}
-	if (!all_of(p, base == 16 ? "0123456789abcdefABCDEF_" : base == 8 ? "01234567_" : "0123456789_") || *p == '_')
+	if (!all_of(p, base == 16  ? "0123456789abcdefABCDEF_"
+		       : base == 8 ? "01234567_"
+				   : "0123456789_") ||
+	    *p == '_')
 		return false;
 	if (*text == '-')
 		digits[n++] = '-';
@@ -70,7 +75,8 @@ static bool read_integer(const char *text, int64_t *ret)
 	return *end == '\0' && value != INT64_MAX && value != INT64_MIN;
 }
 
-/* Reals need a point; an exponent needs a sign: that is the rule that recipes were written under. */
+/* Reals need a point; an exponent needs a sign: that is the rule that recipes were written under.
+ */
 static bool read_real(const char *text, double *ret)
 {
 	char copy[64];
@@ -91,14 +97,15 @@ static bool read_real(const char *text, double *ret)
 	}
 	if (!point || digits == 0)
 		return false;
-	if ((*p == 'e' || *p == 'E') && (p[1] == '-' || p[1] == '+') && all_of(p + 2, "0123456789") && n + strlen(p) < sizeof copy) {
+	if ((*p == 'e' || *p == 'E') && (p[1] == '-' || p[1] == '+') &&
+	    all_of(p + 2, "0123456789") && n + strlen(p) < sizeof copy) {
 		strcpy(copy + n, p);
 		n += strlen(p);
 		p += strlen(p);
 	}
 	copy[n] = '\0';
-	/* the locale of the library's callers is not ours to choose: only the C locale's point is written here,
-	 * and the program never calls setlocale */
+	/* the locale of the library's callers is not ours to choose: only the C locale's point is
+	 * written here, and the program never calls setlocale */
 	*ret = strtod(copy, NULL);
 	return *p == '\0';
 }
@@ -114,8 +121,10 @@ static bool one_of(const char *text, const char *const *words)
 static struct mc_json *plain_scalar(const char *text)
 {
 	static const char *const null_words[] = {"", "~", "null", "Null", "NULL", NULL};
-	static const char *const true_words[] = {"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", NULL};
-	static const char *const false_words[] = {"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", NULL};
+	static const char *const true_words[] = {
+	    "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", NULL};
+	static const char *const false_words[] = {
+	    "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", NULL};
 	int64_t integer;
 	double real;
 
@@ -131,11 +140,13 @@ static struct mc_json *plain_scalar(const char *text)
 }
 
 /* Puts a finished value where it belongs. */
-static bool place(struct reader *r, struct mc_json *value, const yaml_mark_t *mark, struct mc_error *err)
+static bool place(
+    struct reader *r, struct mc_json *value, const yaml_mark_t *mark, struct mc_error *err)
 {
 	if (r->depth == 0) {
 		r->root = value;
-		return value != NULL || mc_fail(err, MC_NO_MEMORY, r->where, "no memory for the document");
+		return value != NULL ||
+		       mc_fail(err, MC_NO_MEMORY, r->where, "no memory for the document");
 	}
 	struct level *top = &r->stack[r->depth - 1];
 	if (mc_json_type(top->container) == MC_JSON_ARRAY)
@@ -159,22 +170,28 @@ static bool on_scalar(struct reader *r, const yaml_event_t *event, struct mc_err
 	if (strlen(text) != event->data.scalar.length)
 		return fail_at(r, &event->start_mark, MC_INVALID, "a NUL in the text", err);
 	if (event->data.scalar.tag != NULL)
-		return fail_at(r, &event->start_mark, MC_UNSUPPORTED, "tags are not supported", err);
+		return fail_at(
+		    r, &event->start_mark, MC_UNSUPPORTED, "tags are not supported", err);
 	if (top != NULL && mc_json_type(top->container) == MC_JSON_OBJECT && top->key == NULL) {
 		top->key = strdup(text);
-		return top->key != NULL || mc_fail(err, MC_NO_MEMORY, r->where, "no memory for a key");
+		return top->key != NULL ||
+		       mc_fail(err, MC_NO_MEMORY, r->where, "no memory for a key");
 	}
-	return place(r, plain ? plain_scalar(text) : mc_json_new_string(text), &event->start_mark, err);
+	return place(
+	    r, plain ? plain_scalar(text) : mc_json_new_string(text), &event->start_mark, err);
 }
 
-static bool on_open(struct reader *r, const yaml_event_t *event, struct mc_json *container, struct mc_error *err)
+static bool on_open(
+    struct reader *r, const yaml_event_t *event, struct mc_json *container, struct mc_error *err)
 {
 	struct level *top = r->depth > 0 ? &r->stack[r->depth - 1] : NULL;
 
-	if (r->depth == MAX_DEPTH || (top != NULL && mc_json_type(top->container) == MC_JSON_OBJECT && top->key == NULL)) {
+	if (r->depth == MAX_DEPTH ||
+	    (top != NULL && mc_json_type(top->container) == MC_JSON_OBJECT && top->key == NULL)) {
 		mc_json_free(container);
 		return fail_at(r, &event->start_mark, MC_INVALID,
-		    r->depth == MAX_DEPTH ? "nested too deeply" : "a key must be a plain word", err);
+		    r->depth == MAX_DEPTH ? "nested too deeply" : "a key must be a plain word",
+		    err);
 	}
 	if (!place(r, container, &event->start_mark, err))
 		return false;
@@ -182,7 +199,8 @@ static bool on_open(struct reader *r, const yaml_event_t *event, struct mc_json 
 	return true;
 }
 
-static bool on_event(struct reader *r, const yaml_event_t *event, bool *ret_done, struct mc_error *err)
+static bool on_event(
+    struct reader *r, const yaml_event_t *event, bool *ret_done, struct mc_error *err)
 {
 	switch (event->type) {
 	case YAML_SCALAR_EVENT:
@@ -196,7 +214,8 @@ static bool on_event(struct reader *r, const yaml_event_t *event, bool *ret_done
 		r->depth--;
 		return true;
 	case YAML_ALIAS_EVENT:
-		return fail_at(r, &event->start_mark, MC_UNSUPPORTED, "aliases are not supported", err);
+		return fail_at(
+		    r, &event->start_mark, MC_UNSUPPORTED, "aliases are not supported", err);
 	case YAML_DOCUMENT_START_EVENT:
 		if (r->root != NULL)
 			return fail_at(r, &event->start_mark, MC_INVALID, "a second document", err);
@@ -227,12 +246,14 @@ static bool read_all(struct reader *r, struct mc_error *err)
 	return ok;
 }
 
-struct mc_json *mc_yaml_parse(const char *text, size_t length, const char *where, struct mc_error *err)
+struct mc_json *mc_yaml_parse(
+    const char *text, size_t length, const char *where, struct mc_error *err)
 {
 	struct reader r = {.where = where};
 
 	if (length > MAX_BYTES) {
-		(void)mc_fail(err, MC_INVALID, where, "%zu bytes, at most %zu are read", length, MAX_BYTES);
+		(void)mc_fail(
+		    err, MC_INVALID, where, "%zu bytes, at most %zu are read", length, MAX_BYTES);
 		return NULL;
 	}
 	size_t first = strspn(text, " \t\r\n");

@@ -22,14 +22,19 @@ struct context {
 
 typedef void read_fn(struct context *c, const struct mc_json *value, const char *pointer);
 
-static void wrong_type(struct context *c, const char *pointer, const char *needed, const struct mc_json *value)
+static void wrong_type(
+    struct context *c, const char *pointer, const char *needed, const struct mc_json *value)
 {
 	mc_problems_add(c->problems, pointer, "must be %s, not %s %s", needed,
-	    mc_json_type(value) == MC_JSON_INTEGER || mc_json_type(value) == MC_JSON_ARRAY || mc_json_type(value) == MC_JSON_OBJECT ? "an" : "a",
+	    mc_json_type(value) == MC_JSON_INTEGER || mc_json_type(value) == MC_JSON_ARRAY ||
+		    mc_json_type(value) == MC_JSON_OBJECT
+		? "an"
+		: "a",
 	    mc_json_type_name(mc_json_type(value)));
 }
 
-static bool read_bool(struct context *c, const struct mc_json *value, const char *pointer, bool *ret)
+static bool read_bool(
+    struct context *c, const struct mc_json *value, const char *pointer, bool *ret)
 {
 	if (mc_json_type(value) != MC_JSON_BOOL) {
 		wrong_type(c, pointer, "true or false", value);
@@ -39,8 +44,8 @@ static bool read_bool(struct context *c, const struct mc_json *value, const char
 	return true;
 }
 
-static bool read_count(struct context *c, const struct mc_json *value, const char *pointer, int64_t min, int64_t max,
-    uint64_t *ret)
+static bool read_count(struct context *c, const struct mc_json *value, const char *pointer,
+    int64_t min, int64_t max, uint64_t *ret)
 {
 	if (mc_json_type(value) != MC_JSON_INTEGER) {
 		wrong_type(c, pointer, "an integer", value);
@@ -48,7 +53,8 @@ static bool read_count(struct context *c, const struct mc_json *value, const cha
 	}
 	int64_t n = mc_json_integer(value);
 	if (n < min || n > max) {
-		mc_problems_add(c->problems, pointer, "is %lld, must be between %lld and %lld", (long long)n, (long long)min, (long long)max);
+		mc_problems_add(c->problems, pointer, "is %lld, must be between %lld and %lld",
+		    (long long)n, (long long)min, (long long)max);
 		return false;
 	}
 	*ret = (uint64_t)n;
@@ -56,8 +62,8 @@ static bool read_count(struct context *c, const struct mc_json *value, const cha
 }
 
 /* The position of the string in `choices`, which ends with NULL; the message lists them. */
-static bool read_choice(struct context *c, const struct mc_json *value, const char *pointer, const char *const *choices,
-    size_t *ret)
+static bool read_choice(struct context *c, const struct mc_json *value, const char *pointer,
+    const char *const *choices, size_t *ret)
 {
 	char list[256] = "";
 
@@ -68,13 +74,17 @@ static bool read_choice(struct context *c, const struct mc_json *value, const ch
 				return true;
 			}
 	for (size_t i = 0; choices[i] != NULL; i++)
-		snprintf(list + strlen(list), sizeof list - strlen(list), "%s'%s'", i > 0 ? ", " : "", choices[i]);
-	mc_problems_add(c->problems, pointer, "must be one of %s%s%.64s%s", list, mc_json_type(value) == MC_JSON_STRING ? ", not '" : "",
-	    mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL) : "", mc_json_type(value) == MC_JSON_STRING ? "'" : "");
+		snprintf(list + strlen(list), sizeof list - strlen(list), "%s'%s'",
+		    i > 0 ? ", " : "", choices[i]);
+	mc_problems_add(c->problems, pointer, "must be one of %s%s%.64s%s", list,
+	    mc_json_type(value) == MC_JSON_STRING ? ", not '" : "",
+	    mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL) : "",
+	    mc_json_type(value) == MC_JSON_STRING ? "'" : "");
 	return false;
 }
 
-static char *copy_text(struct context *c, const struct mc_json *value, const char *pointer, const char *what)
+static char *copy_text(
+    struct context *c, const struct mc_json *value, const char *pointer, const char *what)
 {
 	size_t length;
 
@@ -84,7 +94,8 @@ static char *copy_text(struct context *c, const struct mc_json *value, const cha
 	}
 	const char *text = mc_json_string(value, &length);
 	if (length == 0 || strlen(text) != length || length > 4096) {
-		mc_problems_add(c->problems, pointer, "must be %s of 1 to 4096 bytes without NUL", what);
+		mc_problems_add(
+		    c->problems, pointer, "must be %s of 1 to 4096 bytes without NUL", what);
 		return NULL;
 	}
 	char *copy = mc_strdup(text, c->err);
@@ -99,7 +110,8 @@ static void read_model(struct context *c, const struct mc_json *value, const cha
 	c->spec->model = copy_text(c, value, pointer, "a path or an id");
 }
 
-static void read_source_object(struct context *c, const struct mc_json *value, const char *pointer, struct mc_dataset_source *source)
+static void read_source_object(struct context *c, const struct mc_json *value, const char *pointer,
+    struct mc_dataset_source *source)
 {
 	static const char *const known[] = {"path", "text_column", "num_samples"};
 	char child[160];
@@ -118,7 +130,8 @@ static void read_source_object(struct context *c, const struct mc_json *value, c
 			mc_problems_add_unknown_key(c->problems, pointer, key, known, 3);
 	}
 	if (mc_json_get(value, "path") == NULL)
-		mc_problems_add(c->problems, mc_pointer_join(child, pointer, "path"), "is required");
+		mc_problems_add(
+		    c->problems, mc_pointer_join(child, pointer, "path"), "is required");
 }
 
 static void read_source(struct context *c, const struct mc_json *value, const char *pointer)
@@ -128,7 +141,8 @@ static void read_source(struct context *c, const struct mc_json *value, const ch
 	if (mc_json_type(value) == MC_JSON_OBJECT)
 		read_source_object(c, value, pointer, source);
 	else
-		source->path = copy_text(c, value, pointer, "a path, an id or {path, text_column, num_samples}");
+		source->path = copy_text(
+		    c, value, pointer, "a path, an id or {path, text_column, num_samples}");
 }
 
 static void read_dataset(struct context *c, const struct mc_json *value, const char *pointer)
@@ -137,7 +151,8 @@ static void read_dataset(struct context *c, const struct mc_json *value, const c
 	size_t count = list ? mc_json_size(value) : 1;
 
 	if (list && (count == 0 || count > MAX_SOURCES)) {
-		mc_problems_add(c->problems, pointer, "the list has %zu entries, it must have 1 to %d", count, MAX_SOURCES);
+		mc_problems_add(c->problems, pointer,
+		    "the list has %zu entries, it must have 1 to %d", count, MAX_SOURCES);
 		return;
 	}
 	c->spec->sources = mc_alloc(count, sizeof *c->spec->sources, "datasets", c->err);
@@ -147,7 +162,8 @@ static void read_dataset(struct context *c, const struct mc_json *value, const c
 	}
 	for (size_t i = 0; i < count; i++) {
 		char child[160];
-		read_source(c, list ? mc_json_at(value, i) : value, list ? mc_pointer_index(child, pointer, i) : pointer);
+		read_source(c, list ? mc_json_at(value, i) : value,
+		    list ? mc_pointer_index(child, pointer, i) : pointer);
 	}
 }
 
@@ -193,7 +209,9 @@ static void read_policy(struct context *c, const struct mc_json *value, const ch
 		mc_problems_add(c->problems, child, "is required");
 	else if (read_choice(c, mc_json_get(value, "mode"), child, modes, &mode)) {
 		if (mode >= 2)
-			mc_problems_add(c->problems, child, "'%s' is not there yet; this version has 'all' and 'routed'", modes[mode]);
+			mc_problems_add(c->problems, child,
+			    "'%s' is not there yet; this version has 'all' and 'routed'",
+			    modes[mode]);
 		enum mc_expert_mode chosen = mode == 1 ? MC_EXPERTS_ROUTED : MC_EXPERTS_ALL;
 		if (c->all_experts_given && chosen != c->spec->expert_mode)
 			mc_problems_add(c->problems, child, "contradicts calibrate_all_experts");
@@ -211,7 +229,8 @@ static void read_special(struct context *c, const struct mc_json *value, const c
 {
 	bool given;
 
-	if (mc_json_type(value) == MC_JSON_STRING && strcmp(mc_json_string(value, NULL), "auto") == 0)
+	if (mc_json_type(value) == MC_JSON_STRING &&
+	    strcmp(mc_json_string(value, NULL), "auto") == 0)
 		c->spec->add_special_tokens = MC_ADD_SPECIAL_AUTO;
 	else if (mc_json_type(value) == MC_JSON_STRING)
 		mc_problems_add(c->problems, pointer, "must be true, false or 'auto'");
@@ -272,7 +291,8 @@ static void read_keep(struct context *c, const struct mc_json *value, const char
 	if (!read_choice(c, value, pointer, choices, &choice))
 		return;
 	if (choice == 2)
-		mc_problems_add(c->problems, pointer, "'hessians' is not there yet; this version keeps 'summary' or 'channels'");
+		mc_problems_add(c->problems, pointer,
+		    "'hessians' is not there yet; this version keeps 'summary' or 'channels'");
 	c->spec->keep_statistics = choice == 1 ? MC_KEEP_CHANNELS : MC_KEEP_SUMMARY;
 }
 
@@ -290,7 +310,8 @@ static void read_compute(struct context *c, const struct mc_json *value, const c
 	static const char *const choices[] = {"auto", "float32", "bfloat16", NULL};
 	size_t choice;
 	if (read_choice(c, value, pointer, choices, &choice) && choice == 2)
-		mc_problems_add(c->problems, pointer, "'bfloat16' is not there yet; this version computes in 'float32'");
+		mc_problems_add(c->problems, pointer,
+		    "'bfloat16' is not there yet; this version computes in 'float32'");
 }
 
 static void read_threads(struct context *c, const struct mc_json *value, const char *pointer)
@@ -386,21 +407,28 @@ static void check_whole(struct context *c, const struct mc_json *json)
 		mc_problems_add(c->problems, "/recipe", "is required");
 	bool needs = spec->recipe.json != NULL && mc_quant_config_needs_data(&spec->recipe.config);
 	if (needs && spec->sources_count == 0)
-		mc_problems_add(c->problems, "/dataset", "is required: the recipe has static activations");
+		mc_problems_add(
+		    c->problems, "/dataset", "is required: the recipe has static activations");
 	if (needs && spec->pipeline == MC_PIPELINE_DATAFREE)
-		mc_problems_add(c->problems, "/pipeline", "'datafree' is not possible: the recipe has static activations");
+		mc_problems_add(c->problems, "/pipeline",
+		    "'datafree' is not possible: the recipe has static activations");
 	if (spec->sources_count == 0)
 		spec->pipeline = MC_PIPELINE_DATAFREE;
 }
 
-bool mc_spec_parse(struct mc_spec *spec, const struct mc_json *json, struct mc_problems *problems, struct mc_error *err)
+bool mc_spec_parse(struct mc_spec *spec, const struct mc_json *json, struct mc_problems *problems,
+    struct mc_error *err)
 {
 	struct context c = {.spec = spec, .problems = problems, .err = err};
 
-	*spec = (struct mc_spec){.num_calibration_samples = 512, .max_seq_length = 2048, .propagate_error = true,
-	    .save_model = true, .precision = MC_DTYPE_COUNT};
+	*spec = (struct mc_spec){.num_calibration_samples = 512,
+	    .max_seq_length = 2048,
+	    .propagate_error = true,
+	    .save_model = true,
+	    .precision = MC_DTYPE_COUNT};
 	if (mc_json_type(json) != MC_JSON_OBJECT) {
-		mc_problems_add(problems, "", "a job spec must be an object, not %s", mc_json_type_name(mc_json_type(json)));
+		mc_problems_add(problems, "", "a job spec must be an object, not %s",
+		    mc_json_type_name(mc_json_type(json)));
 		return true;
 	}
 	spec->metadata = mc_json_new_object();
@@ -437,11 +465,16 @@ static struct mc_json *sources_json(const struct mc_spec *spec, struct mc_error 
 	for (size_t i = 0; ok && i < spec->sources_count; i++) {
 		const struct mc_dataset_source *source = &spec->sources[i];
 		struct mc_json *one = mc_json_new_object();
-		ok = mc_json_append(list, one, err) && mc_json_set(one, "path", mc_json_new_string(source->path), err)
-		    && mc_json_set(one, "text_column",
-			mc_json_new_string(source->text_column != NULL ? source->text_column : "text"), err)
-		    && mc_json_set(one, "num_samples",
-			source->num_samples > 0 ? mc_json_new_integer((int64_t)source->num_samples) : mc_json_new_null(), err);
+		ok = mc_json_append(list, one, err) &&
+		     mc_json_set(one, "path", mc_json_new_string(source->path), err) &&
+		     mc_json_set(one, "text_column",
+			 mc_json_new_string(
+			     source->text_column != NULL ? source->text_column : "text"),
+			 err) &&
+		     mc_json_set(one, "num_samples",
+			 source->num_samples > 0 ? mc_json_new_integer((int64_t)source->num_samples)
+						 : mc_json_new_null(),
+			 err);
 	}
 	if (ok)
 		return list;
@@ -452,7 +485,8 @@ static struct mc_json *sources_json(const struct mc_spec *spec, struct mc_error 
 static struct mc_json *policy_json(const struct mc_spec *spec, struct mc_error *err)
 {
 	struct mc_json *policy = mc_json_new_object();
-	if (mc_json_set(policy, "mode", mc_json_new_string(spec->expert_mode == MC_EXPERTS_ALL ? "all" : "routed"), err))
+	if (mc_json_set(policy, "mode",
+		mc_json_new_string(spec->expert_mode == MC_EXPERTS_ALL ? "all" : "routed"), err))
 		return policy;
 	mc_json_free(policy);
 	return NULL;
@@ -465,36 +499,54 @@ static struct mc_json *count_or_null(uint64_t value)
 
 static const char *precision_text(enum mc_dtype dtype)
 {
-	return dtype == MC_F32 ? "float32" : dtype == MC_BF16 ? "bfloat16" : dtype == MC_F16 ? "float16" : "auto";
+	return dtype == MC_F32    ? "float32"
+	       : dtype == MC_BF16 ? "bfloat16"
+	       : dtype == MC_F16  ? "float16"
+				  : "auto";
 }
 
 struct mc_json *mc_spec_json(const struct mc_spec *spec, struct mc_error *err)
 {
 	struct mc_json *root = mc_json_new_object();
-	struct mc_json *special = spec->add_special_tokens == MC_ADD_SPECIAL_AUTO ?
-	    mc_json_new_string("auto") :
-	    mc_json_new_bool(spec->add_special_tokens == MC_ADD_SPECIAL_YES);
-	bool ok = mc_json_set(root, "add_special_tokens", special, err)
-	    && mc_json_set(root, "model", mc_json_new_string(spec->model), err)
-	    && mc_json_set(root, "dataset", sources_json(spec, err), err)
-	    && mc_json_set(root, "recipe", mc_json_copy(spec->recipe.json, err), err)
-	    && mc_json_set(root, "calibrate_all_experts", mc_json_new_bool(spec->expert_mode == MC_EXPERTS_ALL), err)
-	    && mc_json_set(root, "expert_policy", policy_json(spec, err), err)
-	    && mc_json_set(root, "num_calibration_samples", mc_json_new_integer((int64_t)spec->num_calibration_samples), err)
-	    && mc_json_set(root, "max_seq_length", mc_json_new_integer((int64_t)spec->max_seq_length), err)
-	    && mc_json_set(root, "concatenate_data", mc_json_new_bool(spec->concatenate_data), err)
-	    && mc_json_set(root, "shuffle_calibration_samples", mc_json_new_bool(spec->shuffle_calibration_samples), err)
-	    && mc_json_set(root, "seed", mc_json_new_integer((int64_t)spec->seed), err)
-	    && mc_json_set(root, "pipeline", mc_json_new_string(spec->pipeline == MC_PIPELINE_DATAFREE ? "datafree" : "sequential"), err)
-	    && mc_json_set(root, "propagate_error", mc_json_new_bool(spec->propagate_error), err)
-	    && mc_json_set(root, "sequential_granularity", mc_json_new_string(spec->granularity_layer ? "layer" : "stage"), err)
-	    && mc_json_set(root, "save_model", mc_json_new_bool(spec->save_model), err)
-	    && mc_json_set(root, "keep_statistics", mc_json_new_string(spec->keep_statistics == MC_KEEP_CHANNELS ? "channels" : "summary"), err)
-	    && mc_json_set(root, "precision", mc_json_new_string(precision_text(spec->precision)), err)
-	    && mc_json_set(root, "compute", mc_json_new_string("float32"), err)
-	    && mc_json_set(root, "threads", count_or_null(spec->threads), err)
-	    && mc_json_set(root, "memory_bytes", count_or_null(spec->memory_bytes), err)
-	    && mc_json_set(root, "metadata", mc_json_copy(spec->metadata, err), err);
+	struct mc_json *special = spec->add_special_tokens == MC_ADD_SPECIAL_AUTO
+				      ? mc_json_new_string("auto")
+				      : mc_json_new_bool(
+					    spec->add_special_tokens == MC_ADD_SPECIAL_YES);
+	bool ok = mc_json_set(root, "add_special_tokens", special, err) &&
+		  mc_json_set(root, "model", mc_json_new_string(spec->model), err) &&
+		  mc_json_set(root, "dataset", sources_json(spec, err), err) &&
+		  mc_json_set(root, "recipe", mc_json_copy(spec->recipe.json, err), err) &&
+		  mc_json_set(root, "calibrate_all_experts",
+		      mc_json_new_bool(spec->expert_mode == MC_EXPERTS_ALL), err) &&
+		  mc_json_set(root, "expert_policy", policy_json(spec, err), err) &&
+		  mc_json_set(root, "num_calibration_samples",
+		      mc_json_new_integer((int64_t)spec->num_calibration_samples), err) &&
+		  mc_json_set(root, "max_seq_length",
+		      mc_json_new_integer((int64_t)spec->max_seq_length), err) &&
+		  mc_json_set(
+		      root, "concatenate_data", mc_json_new_bool(spec->concatenate_data), err) &&
+		  mc_json_set(root, "shuffle_calibration_samples",
+		      mc_json_new_bool(spec->shuffle_calibration_samples), err) &&
+		  mc_json_set(root, "seed", mc_json_new_integer((int64_t)spec->seed), err) &&
+		  mc_json_set(root, "pipeline",
+		      mc_json_new_string(
+			  spec->pipeline == MC_PIPELINE_DATAFREE ? "datafree" : "sequential"),
+		      err) &&
+		  mc_json_set(
+		      root, "propagate_error", mc_json_new_bool(spec->propagate_error), err) &&
+		  mc_json_set(root, "sequential_granularity",
+		      mc_json_new_string(spec->granularity_layer ? "layer" : "stage"), err) &&
+		  mc_json_set(root, "save_model", mc_json_new_bool(spec->save_model), err) &&
+		  mc_json_set(root, "keep_statistics",
+		      mc_json_new_string(
+			  spec->keep_statistics == MC_KEEP_CHANNELS ? "channels" : "summary"),
+		      err) &&
+		  mc_json_set(root, "precision",
+		      mc_json_new_string(precision_text(spec->precision)), err) &&
+		  mc_json_set(root, "compute", mc_json_new_string("float32"), err) &&
+		  mc_json_set(root, "threads", count_or_null(spec->threads), err) &&
+		  mc_json_set(root, "memory_bytes", count_or_null(spec->memory_bytes), err) &&
+		  mc_json_set(root, "metadata", mc_json_copy(spec->metadata, err), err);
 	if (ok)
 		return root;
 	mc_json_free(root);

@@ -1,8 +1,9 @@
 /*
  * statistics.c - calibration.db; one of the files that know SQLite
  *
- * Durability: rollback journal, synchronous FULL, one transaction a layer. A layer's row is written in the
- * same transaction as its experts, modules and channels, so it is there with all of them or not at all.
+ * Durability: rollback journal, synchronous FULL, one transaction a layer. A layer's row is written
+ * in the same transaction as its experts, modules and channels, so it is there with all of them or
+ * not at all.
  */
 #include "moecal/statistics.h"
 
@@ -26,11 +27,14 @@ static const char schema[] =
     "CREATE TABLE run(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
     "CREATE TABLE layer(\"index\" INTEGER PRIMARY KEY, name TEXT NOT NULL, tokens INTEGER NOT NULL,"
     " seconds REAL NOT NULL, flops REAL NOT NULL) STRICT;"
-    "CREATE TABLE expert(layer INTEGER NOT NULL, expert INTEGER NOT NULL, tokens_routed INTEGER NOT NULL,"
-    " tokens_seen INTEGER NOT NULL, routing_weight REAL NOT NULL, share REAL NOT NULL, source TEXT NOT NULL,"
+    "CREATE TABLE expert(layer INTEGER NOT NULL, expert INTEGER NOT NULL, tokens_routed INTEGER "
+    "NOT NULL,"
+    " tokens_seen INTEGER NOT NULL, routing_weight REAL NOT NULL, share REAL NOT NULL, source TEXT "
+    "NOT NULL,"
     " PRIMARY KEY(layer, expert)) STRICT;"
     "CREATE TABLE module(name TEXT PRIMARY KEY, layer INTEGER, expert INTEGER, role TEXT NOT NULL,"
-    " rows INTEGER NOT NULL, cols INTEGER NOT NULL, scheme TEXT, algorithm TEXT, source TEXT NOT NULL,"
+    " rows INTEGER NOT NULL, cols INTEGER NOT NULL, scheme TEXT, algorithm TEXT, source TEXT NOT "
+    "NULL,"
     " error_relative REAL, input_min REAL, input_max REAL, input_absmax REAL, input_mean REAL,"
     " input_var REAL, weight_absmax REAL, scale_min REAL, scale_max REAL) STRICT;"
     "CREATE INDEX module_layer ON module(layer, expert);"
@@ -41,11 +45,11 @@ static const char schema[] =
 static bool fail_sqlite(struct mc_statistics *s, struct mc_error *err)
 {
 	int code = sqlite3_errcode(s->db) & 0xff;
-	enum mc_code mc = code == SQLITE_FULL                              ? MC_NO_SPACE :
-	    code == SQLITE_NOMEM                                           ? MC_NO_MEMORY :
-	    code == SQLITE_CORRUPT || code == SQLITE_NOTADB                ? MC_CORRUPT :
-	    code == SQLITE_CANTOPEN                                        ? MC_NOT_FOUND :
-									     MC_IO;
+	enum mc_code mc = code == SQLITE_FULL                               ? MC_NO_SPACE
+			  : code == SQLITE_NOMEM                            ? MC_NO_MEMORY
+			  : code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? MC_CORRUPT
+			  : code == SQLITE_CANTOPEN                         ? MC_NOT_FOUND
+									    : MC_IO;
 	return mc_fail(err, mc, s->path, "SQLite: %s", sqlite3_errmsg(s->db));
 }
 
@@ -54,7 +58,8 @@ static bool execute(struct mc_statistics *s, const char *sql, struct mc_error *e
 	return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK || fail_sqlite(s, err);
 }
 
-static bool prepare(struct mc_statistics *s, const char *sql, sqlite3_stmt **ret, struct mc_error *err)
+static bool prepare(
+    struct mc_statistics *s, const char *sql, sqlite3_stmt **ret, struct mc_error *err)
 {
 	return sqlite3_prepare_v2(s->db, sql, -1, ret, NULL) == SQLITE_OK || fail_sqlite(s, err);
 }
@@ -82,10 +87,13 @@ static bool read_version(struct mc_statistics *s, int *ret, struct mc_error *err
 static bool make_ready(struct mc_statistics *s, bool read_only, struct mc_error *err)
 {
 	int version = 0;
-	if (sqlite3_extended_result_codes(s->db, 1) != SQLITE_OK || sqlite3_busy_timeout(s->db, 5000) != SQLITE_OK)
+	if (sqlite3_extended_result_codes(s->db, 1) != SQLITE_OK ||
+	    sqlite3_busy_timeout(s->db, 5000) != SQLITE_OK)
 		return fail_sqlite(s, err);
-	if (!read_only
-	    && !execute(s, "PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;", err))
+	if (!read_only &&
+	    !execute(s,
+		"PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;",
+		err))
 		return false;
 	if (!read_version(s, &version, err))
 		return false;
@@ -100,7 +108,8 @@ static bool make_ready(struct mc_statistics *s, bool read_only, struct mc_error 
 	}
 	if (version != SCHEMA_VERSION)
 		return mc_fail(err, MC_UNSUPPORTED, s->path,
-		    "the statistics have version %d, this program reads version %d", version, SCHEMA_VERSION);
+		    "the statistics have version %d, this program reads version %d", version,
+		    SCHEMA_VERSION);
 	return true;
 }
 
@@ -115,7 +124,8 @@ struct mc_statistics *mc_statistics_open(const char *path, bool read_only, struc
 		return NULL;
 	}
 	int flags = read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
-	bool ok = sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, NULL) == SQLITE_OK;
+	bool ok = sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW,
+		      NULL) == SQLITE_OK;
 	if (!ok && s->db == NULL)
 		(void)mc_fail(err, MC_NO_MEMORY, path, "no memory to open the statistics");
 	else if (!ok)
@@ -135,7 +145,8 @@ void mc_statistics_close(struct mc_statistics *s)
 	free(s);
 }
 
-bool mc_statistics_set(struct mc_statistics *s, const char *key, const char *value, struct mc_error *err)
+bool mc_statistics_set(
+    struct mc_statistics *s, const char *key, const char *value, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
 	if (!prepare(s, "INSERT OR REPLACE INTO run(key, value) VALUES(?, ?)", &statement, err))
@@ -147,7 +158,8 @@ bool mc_statistics_set(struct mc_statistics *s, const char *key, const char *val
 	return ok;
 }
 
-bool mc_statistics_get(struct mc_statistics *s, const char *key, char **ret_value, struct mc_error *err)
+bool mc_statistics_get(
+    struct mc_statistics *s, const char *key, char **ret_value, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
 	*ret_value = NULL;
@@ -216,7 +228,8 @@ static void bind_module(sqlite3_stmt *statement, const struct mc_module_row *m)
 	sqlite3_bind_text(statement, 8, m->algorithm, -1, SQLITE_STATIC);
 	sqlite3_bind_text(statement, 9, m->source, -1, SQLITE_STATIC);
 	sqlite3_bind_double(statement, 10, m->error_relative);
-	const double input[] = {m->input_min, m->input_max, m->input_absmax, m->input_mean, m->input_var};
+	const double input[] = {
+	    m->input_min, m->input_max, m->input_absmax, m->input_mean, m->input_var};
 	for (int i = 0; i < 5; i++)
 		if (m->has_input)
 			sqlite3_bind_double(statement, 11 + i, input[i]);
@@ -231,22 +244,24 @@ static bool add_modules(struct mc_statistics *s, const struct mc_module_row *mod
     struct mc_error *err)
 {
 	sqlite3_stmt *statement = NULL, *channel = NULL;
-	bool ok = prepare(s, "INSERT INTO module VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", &statement, err)
-	    && prepare(s, "INSERT INTO channel VALUES(?, ?, ?)", &channel, err);
+	bool ok = prepare(s, "INSERT INTO module VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		      &statement, err) &&
+		  prepare(s, "INSERT INTO channel VALUES(?, ?, ?)", &channel, err);
 	for (size_t i = 0; ok && i < count; i++) {
 		bind_module(statement, &modules[i]);
-		ok = step_done(s, statement, err)
-		    && add_channel(s, channel, modules[i].name, "input_absmax", modules[i].channel_absmax,
-			modules[i].cols, err)
-		    && add_channel(s, channel, modules[i].name, "input_mean_square",
-			modules[i].channel_mean_square, modules[i].cols, err);
+		ok = step_done(s, statement, err) &&
+		     add_channel(s, channel, modules[i].name, "input_absmax",
+			 modules[i].channel_absmax, modules[i].cols, err) &&
+		     add_channel(s, channel, modules[i].name, "input_mean_square",
+			 modules[i].channel_mean_square, modules[i].cols, err);
 	}
 	sqlite3_finalize(statement);
 	sqlite3_finalize(channel);
 	return ok;
 }
 
-static bool add_layer_row(struct mc_statistics *s, const struct mc_layer_row *layer, struct mc_error *err)
+static bool add_layer_row(
+    struct mc_statistics *s, const struct mc_layer_row *layer, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
 	if (!prepare(s, "INSERT INTO layer VALUES(?, ?, ?, ?, ?)", &statement, err))
@@ -267,8 +282,9 @@ bool mc_statistics_add_layer(struct mc_statistics *s, const struct mc_layer_row 
 {
 	if (!execute(s, "BEGIN IMMEDIATE", err))
 		return false;
-	bool ok = add_layer_row(s, layer, err) && (coverage == NULL || add_experts(s, coverage, expert_source, err))
-	    && add_modules(s, modules, modules_count, err) && execute(s, "COMMIT", err);
+	bool ok = add_layer_row(s, layer, err) &&
+		  (coverage == NULL || add_experts(s, coverage, expert_source, err)) &&
+		  add_modules(s, modules, modules_count, err) && execute(s, "COMMIT", err);
 	if (!ok)
 		sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
 	return ok;
@@ -281,8 +297,8 @@ bool mc_statistics_layers_done(struct mc_statistics *s, size_t *ret_layers, stru
 		return false;
 	size_t done = 0;
 	int step;
-	while ((step = sqlite3_step(statement)) == SQLITE_ROW
-	    && sqlite3_column_int64(statement, 0) == (sqlite3_int64)done)
+	while ((step = sqlite3_step(statement)) == SQLITE_ROW &&
+	       sqlite3_column_int64(statement, 0) == (sqlite3_int64)done)
 		done++;
 	bool ok = step == SQLITE_DONE || step == SQLITE_ROW || fail_sqlite(s, err);
 	sqlite3_finalize(statement);
@@ -315,7 +331,8 @@ bool mc_statistics_forget(struct mc_statistics *s, size_t first, struct mc_error
 }
 
 /* One row as an object, columns by name; INTEGER, REAL, TEXT and NULL as JSON has them. */
-static bool add_columns(sqlite3_stmt *statement, int first, struct mc_json *object, struct mc_error *err)
+static bool add_columns(
+    sqlite3_stmt *statement, int first, struct mc_json *object, struct mc_error *err)
 {
 	for (int c = first; c < sqlite3_column_count(statement); c++) {
 		struct mc_json *value;
@@ -340,7 +357,8 @@ static bool add_columns(sqlite3_stmt *statement, int first, struct mc_json *obje
 }
 
 /* All rows of a bound statement as an array of objects; finalizes it. */
-static struct mc_json *rows_json(struct mc_statistics *s, sqlite3_stmt *statement, struct mc_error *err)
+static struct mc_json *rows_json(
+    struct mc_statistics *s, sqlite3_stmt *statement, struct mc_error *err)
 {
 	struct mc_json *array = mc_json_new_array();
 	int step = SQLITE_DONE;
@@ -358,12 +376,15 @@ static struct mc_json *rows_json(struct mc_statistics *s, sqlite3_stmt *statemen
 	return NULL;
 }
 
-struct mc_json *mc_statistics_modules_json(struct mc_statistics *s, size_t layer, size_t expert,
-    const char *name, struct mc_error *err)
+struct mc_json *mc_statistics_modules_json(
+    struct mc_statistics *s, size_t layer, size_t expert, const char *name, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
-	if (!prepare(s, "SELECT * FROM module WHERE (?1 IS NULL OR layer = ?1) AND (?2 IS NULL OR expert = ?2)"
-			" AND (?3 IS NULL OR name = ?3) ORDER BY rowid", &statement, err))
+	if (!prepare(s,
+		"SELECT * FROM module WHERE (?1 IS NULL OR layer = ?1) AND (?2 IS NULL OR expert = "
+		"?2)"
+		" AND (?3 IS NULL OR name = ?3) ORDER BY rowid",
+		&statement, err))
 		return NULL;
 	bind_index(statement, 1, layer);
 	bind_index(statement, 2, expert);
@@ -380,8 +401,8 @@ struct mc_json *mc_statistics_layers_json(struct mc_statistics *s, struct mc_err
 }
 
 /* The expert rows of one layer into `coverage` (counts) and `experts` (objects). */
-static bool read_experts(struct mc_statistics *s, sqlite3_stmt *statement, struct mc_coverage_layer *coverage,
-    struct mc_json *experts, struct mc_error *err)
+static bool read_experts(struct mc_statistics *s, sqlite3_stmt *statement,
+    struct mc_coverage_layer *coverage, struct mc_json *experts, struct mc_error *err)
 {
 	size_t capacity = 0;
 	int step;
@@ -389,8 +410,9 @@ static bool read_experts(struct mc_statistics *s, sqlite3_stmt *statement, struc
 	while ((step = sqlite3_step(statement)) == SQLITE_ROW) {
 		struct mc_json *object = mc_json_new_object();
 		if (!mc_grow((void **)&coverage->expert, &capacity, coverage->experts + 1,
-			sizeof *coverage->expert, "coverage", err)
-		    || !mc_json_append(experts, object, err) || !add_columns(statement, 0, object, err))
+			sizeof *coverage->expert, "coverage", err) ||
+		    !mc_json_append(experts, object, err) ||
+		    !add_columns(statement, 0, object, err))
 			return false;
 		struct mc_coverage_expert *expert = &coverage->expert[coverage->experts++];
 		expert->routed = (uint64_t)sqlite3_column_int64(statement, 1);
@@ -406,22 +428,22 @@ static bool add_layer_summary(struct mc_json *object, const struct mc_coverage_l
 {
 	struct mc_coverage_summary summary;
 	struct mc_json *starved = mc_json_new_array();
-	if (!mc_coverage_summarise(coverage, floor_tokens, &summary, err)
-	    || !mc_json_set(object, "starved", starved, err))
+	if (!mc_coverage_summarise(coverage, floor_tokens, &summary, err) ||
+	    !mc_json_set(object, "starved", starved, err))
 		return false;
 	for (size_t e = 0; e < coverage->experts; e++)
-		if (mc_coverage_is_starved(coverage, e, floor_tokens)
-		    && !mc_json_append(starved, mc_json_new_integer((int64_t)e), err))
+		if (mc_coverage_is_starved(coverage, e, floor_tokens) &&
+		    !mc_json_append(starved, mc_json_new_integer((int64_t)e), err))
 			return false;
 	*starved_total += summary.starved;
-	struct mc_json *more = summary.tokens_to_floor == UINT64_MAX ?
-	    mc_json_new_null() :
-	    mc_json_new_integer((int64_t)summary.tokens_to_floor);
-	return mc_json_set(object, "min", mc_json_new_integer((int64_t)summary.min), err)
-	    && mc_json_set(object, "median", mc_json_new_integer((int64_t)summary.median), err)
-	    && mc_json_set(object, "max", mc_json_new_integer((int64_t)summary.max), err)
-	    && mc_json_set(object, "gini", mc_json_new_real(summary.gini), err)
-	    && mc_json_set(object, "tokens_to_floor", more, err);
+	struct mc_json *more = summary.tokens_to_floor == UINT64_MAX
+				   ? mc_json_new_null()
+				   : mc_json_new_integer((int64_t)summary.tokens_to_floor);
+	return mc_json_set(object, "min", mc_json_new_integer((int64_t)summary.min), err) &&
+	       mc_json_set(object, "median", mc_json_new_integer((int64_t)summary.median), err) &&
+	       mc_json_set(object, "max", mc_json_new_integer((int64_t)summary.max), err) &&
+	       mc_json_set(object, "gini", mc_json_new_real(summary.gini), err) &&
+	       mc_json_set(object, "tokens_to_floor", more, err);
 }
 
 static bool add_coverage_layer(struct mc_statistics *s, sqlite3_stmt *layers, sqlite3_stmt *experts,
@@ -442,8 +464,8 @@ static bool add_coverage_layer(struct mc_statistics *s, sqlite3_stmt *layers, sq
 		free(coverage.expert);
 		return false;
 	}
-	ok = add_columns(layers, 0, object, err)
-	    && add_layer_summary(object, &coverage, floor_tokens, starved_total, err);
+	ok = add_columns(layers, 0, object, err) &&
+	     add_layer_summary(object, &coverage, floor_tokens, starved_total, err);
 	if (ok)
 		ok = mc_json_set(object, "experts", list, err);
 	else
@@ -452,23 +474,29 @@ static bool add_coverage_layer(struct mc_statistics *s, sqlite3_stmt *layers, sq
 	return ok;
 }
 
-struct mc_json *mc_statistics_coverage_json(struct mc_statistics *s, uint64_t floor_tokens,
-    struct mc_error *err)
+struct mc_json *mc_statistics_coverage_json(
+    struct mc_statistics *s, uint64_t floor_tokens, struct mc_error *err)
 {
 	sqlite3_stmt *layers = NULL, *experts = NULL;
 	struct mc_json *root = mc_json_new_object(), *array = mc_json_new_array();
 	uint64_t starved_total = 0;
-	bool ok = mc_json_set(root, "layers", array, err)
-	    && prepare(s, "SELECT \"index\", name, tokens FROM layer ORDER BY \"index\"", &layers, err)
-	    && prepare(s, "SELECT expert, tokens_routed AS routed, tokens_seen AS seen, routing_weight AS weight,"
-			  " share, source FROM expert WHERE layer = ? ORDER BY expert", &experts, err);
+	bool ok = mc_json_set(root, "layers", array, err) &&
+		  prepare(s, "SELECT \"index\", name, tokens FROM layer ORDER BY \"index\"",
+		      &layers, err) &&
+		  prepare(s,
+		      "SELECT expert, tokens_routed AS routed, tokens_seen AS seen, routing_weight "
+		      "AS weight,"
+		      " share, source FROM expert WHERE layer = ? ORDER BY expert",
+		      &experts, err);
 	int step = SQLITE_DONE;
 	while (ok && (step = sqlite3_step(layers)) == SQLITE_ROW)
-		ok = add_coverage_layer(s, layers, experts, floor_tokens, array, &starved_total, err);
+		ok = add_coverage_layer(
+		    s, layers, experts, floor_tokens, array, &starved_total, err);
 	if (ok && step != SQLITE_DONE)
 		ok = fail_sqlite(s, err);
-	ok = ok && mc_json_set(root, "starved_total", mc_json_new_integer((int64_t)starved_total), err)
-	    && mc_json_set(root, "floor_tokens", mc_json_new_integer((int64_t)floor_tokens), err);
+	ok = ok &&
+	     mc_json_set(root, "starved_total", mc_json_new_integer((int64_t)starved_total), err) &&
+	     mc_json_set(root, "floor_tokens", mc_json_new_integer((int64_t)floor_tokens), err);
 	sqlite3_finalize(layers);
 	sqlite3_finalize(experts);
 	if (ok)

@@ -71,11 +71,11 @@ bool mc_verdict_valid(const struct mc_verdict *verdict)
 static struct mc_json *check_json(const struct mc_check *check, struct mc_error *err)
 {
 	struct mc_json *one = mc_json_new_object(), *examples = mc_json_new_array();
-	bool ok = mc_json_set(one, "name", mc_json_new_string(check->name), err)
-	    && mc_json_set(one, "passed", mc_json_new_bool(check->failed == 0), err)
-	    && mc_json_set(one, "counted", mc_json_new_integer((int64_t)check->counted), err)
-	    && mc_json_set(one, "failed", mc_json_new_integer((int64_t)check->failed), err)
-	    && mc_json_set(one, "examples", examples, err);
+	bool ok = mc_json_set(one, "name", mc_json_new_string(check->name), err) &&
+		  mc_json_set(one, "passed", mc_json_new_bool(check->failed == 0), err) &&
+		  mc_json_set(one, "counted", mc_json_new_integer((int64_t)check->counted), err) &&
+		  mc_json_set(one, "failed", mc_json_new_integer((int64_t)check->failed), err) &&
+		  mc_json_set(one, "examples", examples, err);
 	for (size_t i = 0; ok && i < check->examples_count; i++)
 		ok = mc_json_append(examples, mc_json_new_string(check->examples[i]), err);
 	if (ok)
@@ -87,8 +87,8 @@ static struct mc_json *check_json(const struct mc_check *check, struct mc_error 
 struct mc_json *mc_verdict_json(const struct mc_verdict *verdict, struct mc_error *err)
 {
 	struct mc_json *root = mc_json_new_object(), *checks = mc_json_new_array();
-	bool ok = mc_json_set(root, "valid", mc_json_new_bool(mc_verdict_valid(verdict)), err)
-	    && mc_json_set(root, "checks", checks, err);
+	bool ok = mc_json_set(root, "valid", mc_json_new_bool(mc_verdict_valid(verdict)), err) &&
+		  mc_json_set(root, "checks", checks, err);
 	for (size_t i = 0; ok && i < MC_CHECK_COUNT; i++)
 		if (verdict->made[i])
 			ok = mc_json_append(checks, check_json(&verdict->checks[i], err), err);

@@ -1,8 +1,8 @@
 /*
  * verify.c - check a quantized checkpoint that somebody wrote, by its own config.json
  *
- * Modules are what the tensor names say: everything before the last dot. A module is a linear when it
- * has a two-dimensional weight, codes or a weight scale. Which of them must be quantized is what
+ * Modules are what the tensor names say: everything before the last dot. A module is a linear when
+ * it has a two-dimensional weight, codes or a weight scale. Which of them must be quantized is what
  * quantization_config says by its targets and its ignore list.
  */
 #include <stdlib.h>
@@ -16,9 +16,9 @@
 #include "moecal/model.h"
 
 struct found {
-	char *name;       /* owned */
+	char *name; /* owned */
 	bool linear, embedding;
-	bool has_scale;   /* some parameter of a quantized module is there */
+	bool has_scale;    /* some parameter of a quantized module is there */
 	size_t rows, cols; /* 0: not known */
 	enum mc_dtype dt;
 };
@@ -35,8 +35,8 @@ static void release_inventory(struct inventory *list)
 	free(list->modules);
 }
 
-static bool read_shape_tensor(const struct mc_checkpoint *checkpoint, const struct mc_ckpt_tensor *tensor, struct found *m,
-    struct mc_error *err)
+static bool read_shape_tensor(const struct mc_checkpoint *checkpoint,
+    const struct mc_ckpt_tensor *tensor, struct found *m, struct mc_error *err)
 {
 	int64_t shape[2];
 
@@ -51,8 +51,8 @@ static bool read_shape_tensor(const struct mc_checkpoint *checkpoint, const stru
 	return true;
 }
 
-static bool note_tensor(const struct mc_checkpoint *checkpoint, const struct mc_ckpt_tensor *tensor, const char *suffix,
-    struct found *m, struct mc_error *err)
+static bool note_tensor(const struct mc_checkpoint *checkpoint, const struct mc_ckpt_tensor *tensor,
+    const char *suffix, struct found *m, struct mc_error *err)
 {
 	const struct mc_st_entry *entry = tensor->entry;
 
@@ -73,7 +73,8 @@ static bool note_tensor(const struct mc_checkpoint *checkpoint, const struct mc_
 	return true;
 }
 
-static bool take_inventory(struct inventory *list, const struct mc_checkpoint *checkpoint, struct mc_error *err)
+static bool take_inventory(
+    struct inventory *list, const struct mc_checkpoint *checkpoint, struct mc_error *err)
 {
 	for (size_t i = 0; i < checkpoint->count; i++) {
 		const char *name = checkpoint->tensors[i].entry->name, *dot = strrchr(name, '.');
@@ -81,11 +82,14 @@ static bool take_inventory(struct inventory *list, const struct mc_checkpoint *c
 		struct found *last = list->count > 0 ? &list->modules[list->count - 1] : NULL;
 		if (dot == NULL)
 			continue;
-		if (last == NULL || strlen(last->name) != length || strncmp(last->name, name, length) != 0) {
-			if (!mc_grow((void **)&list->modules, &list->capacity, list->count + 1, sizeof *list->modules, "modules", err))
+		if (last == NULL || strlen(last->name) != length ||
+		    strncmp(last->name, name, length) != 0) {
+			if (!mc_grow((void **)&list->modules, &list->capacity, list->count + 1,
+				sizeof *list->modules, "modules", err))
 				return false;
 			last = &list->modules[list->count];
-			*last = (struct found){.name = mc_format(err, "%.*s", (int)length, name), .dt = MC_DTYPE_COUNT};
+			*last = (struct found){.name = mc_format(err, "%.*s", (int)length, name),
+			    .dt = MC_DTYPE_COUNT};
 			if (last->name == NULL)
 				return false;
 			list->count++;
@@ -97,14 +101,17 @@ static bool take_inventory(struct inventory *list, const struct mc_checkpoint *c
 	return true;
 }
 
-static bool assign(const struct inventory *list, const struct mc_quant_config *config, size_t *scheme, struct mc_error *err)
+static bool assign(const struct inventory *list, const struct mc_quant_config *config,
+    size_t *scheme, struct mc_error *err)
 {
-	struct mc_match_module *modules = mc_alloc(list->count + 1, sizeof *modules, "modules", err);
+	struct mc_match_module *modules = mc_alloc(
+	    list->count + 1, sizeof *modules, "modules", err);
 	if (modules == NULL)
 		return false;
 	for (size_t i = 0; i < list->count; i++) {
 		const struct found *m = &list->modules[i];
-		modules[i] = (struct mc_match_module){.name = m->name, .class_name = m->embedding ? "Embedding" : "Linear",
+		modules[i] = (struct mc_match_module){.name = m->name,
+		    .class_name = m->embedding ? "Embedding" : "Linear",
 		    .quantizable = m->linear};
 	}
 	bool ok = mc_match_schemes(config, modules, list->count, scheme, NULL, NULL, err);
@@ -119,20 +126,26 @@ struct verification {
 	const struct mc_env *env;
 };
 
-static bool check_found(const struct verification *v, const struct found *m, const struct mc_scheme *scheme, struct mc_error *err)
+static bool check_found(const struct verification *v, const struct found *m,
+    const struct mc_scheme *scheme, struct mc_error *err)
 {
 	size_t mark = mc_arena_mark(v->env->arena);
 	struct mc_tensor_source source = {.checkpoint = v->checkpoint};
-	struct mc_module_check check = {.name = m->name, .scheme = scheme, .dt = m->dt, .rows = m->rows, .cols = m->cols};
-	const struct mc_module *original = v->original == NULL ? NULL : mc_model_find(v->original, m->name);
+	struct mc_module_check check = {
+	    .name = m->name, .scheme = scheme, .dt = m->dt, .rows = m->rows, .cols = m->cols};
+	const struct mc_module *original = v->original == NULL
+					       ? NULL
+					       : mc_model_find(v->original, m->name);
 	struct mc_weight weight;
 
 	if (m->rows == 0 || m->cols == 0) {
-		mc_verdict_fail(v->verdict, MC_CHECK_PRESENT, "%s: neither a weight nor weight_shape says how large it is", m->name);
+		mc_verdict_fail(v->verdict, MC_CHECK_PRESENT,
+		    "%s: neither a weight nor weight_shape says how large it is", m->name);
 		return true;
 	}
 	if (!m->has_scale || !mc_dtype_is_weight(m->dt)) {
-		mc_verdict_fail(v->verdict, MC_CHECK_PRESENT, "%s.weight_scale is missing or has a dtype that no scale has", m->name);
+		mc_verdict_fail(v->verdict, MC_CHECK_PRESENT,
+		    "%s.weight_scale is missing or has a dtype that no scale has", m->name);
 		return true;
 	}
 	if (original != NULL && original->rows == m->rows && original->cols == m->cols) {
@@ -140,22 +153,26 @@ static bool check_found(const struct verification *v, const struct found *m, con
 			return false;
 		check.original = &weight;
 	} else if (v->original != NULL) {
-		mc_verdict_fail(v->verdict, MC_CHECK_EXPECTED, "%s is not in the original, or has another shape there", m->name);
+		mc_verdict_fail(v->verdict, MC_CHECK_EXPECTED,
+		    "%s is not in the original, or has another shape there", m->name);
 	}
-	bool ok = mc_env_go_on(v->env, err) && mc_check_module(v->verdict, &check, &source, v->env->arena, err);
+	bool ok = mc_env_go_on(v->env, err) &&
+		  mc_check_module(v->verdict, &check, &source, v->env->arena, err);
 	mc_arena_rewind(v->env->arena, mark);
 	return ok;
 }
 
 /* Parameters of modules that the config does not quantize are left over from something else. */
-static bool check_found_all(const struct verification *v, const struct inventory *list, const struct mc_quant_config *config,
-    const size_t *scheme, struct mc_error *err)
+static bool check_found_all(const struct verification *v, const struct inventory *list,
+    const struct mc_quant_config *config, const size_t *scheme, struct mc_error *err)
 {
 	for (size_t i = 0; i < list->count; i++) {
 		const struct found *m = &list->modules[i];
 		if (scheme[i] == MC_NO_SCHEME || !config->schemes[scheme[i]].has_weights) {
 			if (m->has_scale)
-				mc_verdict_fail(v->verdict, MC_CHECK_EXPECTED, "%s has a weight_scale, but the config does not quantize it", m->name);
+				mc_verdict_fail(v->verdict, MC_CHECK_EXPECTED,
+				    "%s has a weight_scale, but the config does not quantize it",
+				    m->name);
 			continue;
 		}
 		mc_verdict_pass(v->verdict, MC_CHECK_EXPECTED, 1);
@@ -169,12 +186,14 @@ static bool check_found_all(const struct verification *v, const struct inventory
 		for (size_t j = 0; !there && j < list->count; j++)
 			there = strcmp(list->modules[j].name, m->name) == 0;
 		if (!there)
-			mc_verdict_fail(v->verdict, MC_CHECK_PRESENT, "%s has no tensor at all", m->name);
+			mc_verdict_fail(
+			    v->verdict, MC_CHECK_PRESENT, "%s has no tensor at all", m->name);
 	}
 	return true;
 }
 
-static bool read_config(struct mc_quant_config *config, const struct mc_checkpoint *checkpoint, struct mc_error *err)
+static bool read_config(
+    struct mc_quant_config *config, const struct mc_checkpoint *checkpoint, struct mc_error *err)
 {
 	struct mc_buf text;
 	struct mc_json *json = NULL;
@@ -187,17 +206,19 @@ static bool read_config(struct mc_quant_config *config, const struct mc_checkpoi
 	}
 	const struct mc_json *quantization = ok ? mc_json_get(json, "quantization_config") : NULL;
 	if (ok && quantization == NULL)
-		ok = mc_fail(err, MC_INVALID, "config.json", "has no quantization_config: this checkpoint is not quantized");
+		ok = mc_fail(err, MC_INVALID, "config.json",
+		    "has no quantization_config: this checkpoint is not quantized");
 	ok = ok && mc_quant_config_read(config, quantization, err);
 	for (size_t i = 0; ok && i < config->count; i++)
-		ok = !config->schemes[i].has_weights || mc_scheme_require_supported(&config->schemes[i], err);
+		ok = !config->schemes[i].has_weights ||
+		     mc_scheme_require_supported(&config->schemes[i], err);
 	mc_json_free(json);
 	mc_buf_release(&text);
 	return ok;
 }
 
-bool mc_verify_checkpoint(struct mc_verdict *verdict, const char *folder, const char *original, const struct mc_env *env,
-    struct mc_error *err)
+bool mc_verify_checkpoint(struct mc_verdict *verdict, const char *folder, const char *original,
+    const struct mc_env *env, struct mc_error *err)
 {
 	struct mc_checkpoint checkpoint;
 	struct mc_quant_config config;
@@ -214,7 +235,8 @@ bool mc_verify_checkpoint(struct mc_verdict *verdict, const char *folder, const 
 		v.original = ok ? &model : NULL;
 	}
 	size_t *scheme = ok ? mc_alloc(list.count + 1, sizeof *scheme, "schemes", err) : NULL;
-	ok = scheme != NULL && assign(&list, &config, scheme, err) && check_found_all(&v, &list, &config, scheme, err);
+	ok = scheme != NULL && assign(&list, &config, scheme, err) &&
+	     check_found_all(&v, &list, &config, scheme, err);
 	if (v.original != NULL)
 		mc_model_close(&model);
 	free(scheme);

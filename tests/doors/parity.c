@@ -4,10 +4,11 @@
  * usage: parity [--models DIR] [--only PATTERN,...] [--require PATTERN,...] DIR
  *
  * DIR is a folder of cases, or one case: recipe.yaml, case.json, expected.safetensors; token ids in
- * DIR/../calibration_ids.safetensors. A case is run whole, from its recipe to the written checkpoint,
- * and every expected tensor is looked up there. Weights' codes, scales and zero points must be equal to
- * the bit; input scales within a relative bound: 1e-5 for float32 cases; for bf16 ones 2 % but for one
- * module in twenty, which may be 10 % off. A scheme that is not there yet is skipped by name, unless
+ * DIR/../calibration_ids.safetensors. A case is run whole, from its recipe to the written
+ * checkpoint, and every expected tensor is looked up there. Weights' codes, scales and zero points
+ * must be equal to the bit; input scales within a relative bound: 1e-5 for float32 cases; for bf16
+ * ones 2 % but for one module in twenty, which may be 10 % off. A scheme that is not there yet is
+ * skipped by name, unless
  * --require names the case. Exit: 0 all pass, 1 one does not, 2 nothing to compare.
  */
 #include <dirent.h>
@@ -44,7 +45,8 @@ static struct mc_json *read_json(const char *folder, const char *name, struct mc
 	char *path = mc_format(err, "%s/%s", folder, name);
 
 	mc_buf_init(&text, (size_t)256 << 20);
-	if (path != NULL && mc_root_open(NULL, path, &fd, err) && mc_file_read_all(fd, path, &text, err))
+	if (path != NULL && mc_root_open(NULL, path, &fd, err) &&
+	    mc_file_read_all(fd, path, &text, err))
 		json = mc_json_parse(mc_buf_text(&text), text.length, path, err);
 	mc_close(fd);
 	mc_buf_release(&text);
@@ -59,7 +61,8 @@ static char *read_text(const char *folder, const char *name, struct mc_error *er
 	char *path = mc_format(err, "%s/%s", folder, name), *copy = NULL;
 
 	mc_buf_init(&text, (size_t)1 << 20);
-	if (path != NULL && mc_root_open(NULL, path, &fd, err) && mc_file_read_all(fd, path, &text, err))
+	if (path != NULL && mc_root_open(NULL, path, &fd, err) &&
+	    mc_file_read_all(fd, path, &text, err))
 		copy = mc_strdup(mc_buf_text(&text), err);
 	mc_close(fd);
 	mc_buf_release(&text);
@@ -70,19 +73,22 @@ static char *read_text(const char *folder, const char *name, struct mc_error *er
 static const char *text_of(const struct mc_json *object, const char *key, const char *fallback)
 {
 	const struct mc_json *value = mc_json_get(object, key);
-	return value != NULL && mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL) : fallback;
+	return value != NULL && mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL)
+								      : fallback;
 }
 
 /* --- running a case --------------------------------------------------------------------------- */
 
-static struct mc_json *case_spec(const char *folder, const struct mc_json *about, const struct options *options, struct mc_error *err)
+static struct mc_json *case_spec(const char *folder, const struct mc_json *about,
+    const struct options *options, struct mc_error *err)
 {
 	struct mc_json *spec = mc_json_new_object();
 	const struct mc_json *all = mc_json_get(about, "calibrate_all_experts");
 	bool f32 = strcmp(text_of(about, "dtype", ""), "f32") == 0;
 	char *recipe = read_text(folder, "recipe.yaml", err);
 	char *model = mc_format(err, "%s/%s", options->models, text_of(about, "model", ""));
-	const char *ids_name = text_of(mc_json_get(about, "calibration"), "ids", "calibration_ids.safetensors");
+	const char *ids_name = text_of(
+	    mc_json_get(about, "calibration"), "ids", "calibration_ids.safetensors");
 	char *ids = mc_format(err, "%s/../../%s", folder, ids_name);
 	bool ok = recipe != NULL && model != NULL && ids != NULL;
 
@@ -91,13 +97,15 @@ static struct mc_json *case_spec(const char *folder, const struct mc_json *about
 		ids = mc_format(err, "%s/../%s", folder, ids_name);
 		ok = ids != NULL;
 	}
-	ok = ok && mc_json_set(spec, "model", mc_json_new_string(model), err)
-	    && mc_json_set(spec, "dataset", mc_json_new_string(ids), err)
-	    && mc_json_set(spec, "recipe", mc_json_new_string(recipe), err)
-	    && mc_json_set(spec, "precision", mc_json_new_string(f32 ? "float32" : "auto"), err)
-	    && mc_json_set(spec, "compute", mc_json_new_string(f32 ? "float32" : "auto"), err)
-	    && mc_json_set(spec, "calibrate_all_experts",
-		mc_json_new_bool(all == NULL || mc_json_type(all) != MC_JSON_BOOL || mc_json_bool(all)), err);
+	ok = ok && mc_json_set(spec, "model", mc_json_new_string(model), err) &&
+	     mc_json_set(spec, "dataset", mc_json_new_string(ids), err) &&
+	     mc_json_set(spec, "recipe", mc_json_new_string(recipe), err) &&
+	     mc_json_set(spec, "precision", mc_json_new_string(f32 ? "float32" : "auto"), err) &&
+	     mc_json_set(spec, "compute", mc_json_new_string(f32 ? "float32" : "auto"), err) &&
+	     mc_json_set(spec, "calibrate_all_experts",
+		 mc_json_new_bool(
+		     all == NULL || mc_json_type(all) != MC_JSON_BOOL || mc_json_bool(all)),
+		 err);
 	free(recipe);
 	free(model);
 	free(ids);
@@ -107,7 +115,8 @@ static struct mc_json *case_spec(const char *folder, const struct mc_json *about
 	return NULL;
 }
 
-static bool run_spec(struct mc_spec *spec, const char *out, const struct mc_env *env, struct mc_error *err)
+static bool run_spec(
+    struct mc_spec *spec, const char *out, const struct mc_env *env, struct mc_error *err)
 {
 	struct mc_job job;
 	struct mc_plan plan;
@@ -115,12 +124,14 @@ static bool run_spec(struct mc_spec *spec, const char *out, const struct mc_env 
 
 	if (!mc_job_open(&job, spec, env, err))
 		return false;
-	bool ok = mc_plan_make(&plan, &job, false, env, err) && mc_calibrate(&job, &plan, out, NULL, env, &result, err);
+	bool ok = mc_plan_make(&plan, &job, false, env, err) &&
+		  mc_calibrate(&job, &plan, out, NULL, env, &result, err);
 	mc_job_close(&job);
 	return ok;
 }
 
-static bool run_case(const struct mc_json *json, const char *out, const struct mc_env *env, struct mc_error *err)
+static bool run_case(
+    const struct mc_json *json, const char *out, const struct mc_env *env, struct mc_error *err)
 {
 	struct mc_spec spec;
 	struct mc_problems problems;
@@ -128,7 +139,8 @@ static bool run_case(const struct mc_json *json, const char *out, const struct m
 	mc_problems_init(&problems);
 	bool ok = mc_spec_parse(&spec, json, &problems, err);
 	if (ok && problems.total > 0)
-		ok = mc_fail(err, MC_UNSUPPORTED, problems.items[0].pointer, "%s", problems.items[0].text);
+		ok = mc_fail(
+		    err, MC_UNSUPPORTED, problems.items[0].pointer, "%s", problems.items[0].text);
 	ok = ok && run_spec(&spec, out, env, err);
 	mc_spec_release(&spec);
 	mc_problems_release(&problems);
@@ -140,8 +152,9 @@ static bool run_case(const struct mc_json *json, const char *out, const struct m
 static bool is_input_scale(const char *name)
 {
 	const char *dot = strrchr(name, '.');
-	return dot != NULL && (strcmp(dot, ".input_scale") == 0 || strcmp(dot, ".input_global_scale") == 0
-	    || strcmp(dot, ".k_scale") == 0 || strcmp(dot, ".v_scale") == 0);
+	return dot != NULL &&
+	       (strcmp(dot, ".input_scale") == 0 || strcmp(dot, ".input_global_scale") == 0 ||
+		   strcmp(dot, ".k_scale") == 0 || strcmp(dot, ".v_scale") == 0);
 }
 
 static bool is_input_zero(const char *name)
@@ -161,7 +174,8 @@ static void note(struct tally *t, const char *name, const char *what)
 		snprintf(t->first, sizeof t->first, "%s: %s", name, what);
 }
 
-static void compare_bytes(struct tally *t, const struct mc_st_entry *want, const unsigned char *a, const unsigned char *b, bool f32)
+static void compare_bytes(struct tally *t, const struct mc_st_entry *want, const unsigned char *a,
+    const unsigned char *b, bool f32)
 {
 	size_t n = want->bytes * 8 / mc_dtype_bits(want->dtype);
 	double bound = f32 ? 1e-5 : 0.02, worst = 0;
@@ -193,14 +207,16 @@ static void compare_bytes(struct tally *t, const struct mc_st_entry *want, const
 	}
 }
 
-static bool compare_case(const char *folder, const char *out, bool f32, struct tally *t, struct mc_error *err)
+static bool compare_case(
+    const char *folder, const char *out, bool f32, struct tally *t, struct mc_error *err)
 {
 	struct mc_st_file expected;
 	struct mc_checkpoint written;
 	int fd;
-	char *path = mc_format(err, "%s/expected.safetensors", folder), *model = mc_format(err, "%s/model", out);
-	bool ok = path != NULL && model != NULL && mc_root_open(NULL, path, &fd, err)
-	    && mc_st_open_fd(&expected, fd, path, err);
+	char *path = mc_format(err, "%s/expected.safetensors", folder),
+	     *model = mc_format(err, "%s/model", out);
+	bool ok = path != NULL && model != NULL && mc_root_open(NULL, path, &fd, err) &&
+		  mc_st_open_fd(&expected, fd, path, err);
 
 	if (ok && !mc_checkpoint_open(&written, NULL, model, err)) {
 		mc_st_close(&expected);
@@ -213,14 +229,17 @@ static bool compare_case(const char *folder, const char *out, bool f32, struct t
 	for (size_t i = 0; ok && i < expected.count; i++) {
 		const struct mc_st_entry *want = &expected.entries[i];
 		const struct mc_ckpt_tensor *have = mc_checkpoint_find(&written, want->name);
-		if (have == NULL || have->entry->dtype != want->dtype || have->entry->bytes != want->bytes) {
+		if (have == NULL || have->entry->dtype != want->dtype ||
+		    have->entry->bytes != want->bytes) {
 			t->missing++;
-			note(t, want->name, have == NULL ? "is missing" : "has another dtype or size");
+			note(t, want->name,
+			    have == NULL ? "is missing" : "has another dtype or size");
 			continue;
 		}
-		unsigned char *a = mc_alloc(2 * want->bytes + 1, 1, "tensor", err), *b = a == NULL ? NULL : a + want->bytes;
-		ok = a != NULL && mc_checkpoint_read(&written, have, 0, want->bytes, a, err)
-		    && mc_st_read(&expected, want, 0, want->bytes, b, err);
+		unsigned char *a = mc_alloc(2 * want->bytes + 1, 1, "tensor", err),
+			      *b = a == NULL ? NULL : a + want->bytes;
+		ok = a != NULL && mc_checkpoint_read(&written, have, 0, want->bytes, a, err) &&
+		     mc_st_read(&expected, want, 0, want->bytes, b, err);
 		if (ok)
 			compare_bytes(t, want, a, b, f32);
 		free(a);
@@ -232,13 +251,16 @@ static bool compare_case(const char *folder, const char *out, bool f32, struct t
 
 /* --- config.json ------------------------------------------------------------------------------ */
 
-static bool compare_config(const char *folder, const char *out, struct tally *t, struct mc_error *err)
+static bool compare_config(
+    const char *folder, const char *out, struct tally *t, struct mc_error *err)
 {
 	char *model = mc_format(err, "%s/model", out);
-	struct mc_json *want = read_json(folder, "config.json", err), *have = model == NULL ? NULL : read_json(model, "config.json", err);
+	struct mc_json *want = read_json(folder, "config.json", err),
+		       *have = model == NULL ? NULL : read_json(model, "config.json", err);
 	bool ok = want != NULL && have != NULL;
 
-	if (ok && !mc_json_equal(mc_json_get(want, "quantization_config"), mc_json_get(have, "quantization_config"))) {
+	if (ok && !mc_json_equal(mc_json_get(want, "quantization_config"),
+		      mc_json_get(have, "quantization_config"))) {
 		t->missing++;
 		note(t, "config.json", "quantization_config differs");
 	}
@@ -267,33 +289,39 @@ enum outcome { PASSED, FAILED, SKIPPED };
 static enum outcome judge(const char *name, const struct tally *t, bool f32)
 {
 	/* bf16: the reference's forward pass runs in bf16, so a few modules may be further off */
-	bool inputs = f32 ? t->inputs_off == 0 : t->worst_input <= 0.1 && t->inputs_off * 20 <= t->inputs + 19;
+	bool inputs = f32 ? t->inputs_off == 0
+			  : t->worst_input <= 0.1 && t->inputs_off * 20 <= t->inputs + 19;
 	bool ok = t->compared > 0 && t->missing == 0 && t->codes_off == 0 && inputs;
 
-	printf("%-36s %8zu %8zu %8zu %10.2e  %s%s%s\n", name, t->compared, t->equal, t->inputs, t->worst_input,
-	    ok ? "pass" : "FAIL", ok ? "" : ": ", ok ? "" : t->first);
+	printf("%-36s %8zu %8zu %8zu %10.2e  %s%s%s\n", name, t->compared, t->equal, t->inputs,
+	    t->worst_input, ok ? "pass" : "FAIL", ok ? "" : ": ", ok ? "" : t->first);
 	return ok ? PASSED : FAILED;
 }
 
-static enum outcome one_case(const char *folder, const char *name, const struct options *options, const struct mc_env *env)
+static enum outcome one_case(
+    const char *folder, const char *name, const struct options *options, const struct mc_env *env)
 {
 	struct mc_error err;
 	struct tally tally = {0};
 
 	mc_error_init(&err);
 	if (strstr(name, "-unmasked") != NULL) {
-		printf("%-36s %s\n", name, "skipped: made without a causal mask, which is not to be reproduced");
+		printf("%-36s %s\n", name,
+		    "skipped: made without a causal mask, which is not to be reproduced");
 		return SKIPPED;
 	}
 	struct mc_json *about = read_json(folder, "case.json", &err);
 	struct mc_json *spec = about == NULL ? NULL : case_spec(folder, about, options, &err);
 	bool f32 = about != NULL && strcmp(text_of(about, "dtype", ""), "f32") == 0;
-	bool ok = spec != NULL && mc_file_remove_tree(options->scratch, &err) && run_case(spec, options->scratch, env, &err)
-	    && compare_case(folder, options->scratch, f32, &tally, &err) && compare_config(folder, options->scratch, &tally, &err);
+	bool ok = spec != NULL && mc_file_remove_tree(options->scratch, &err) &&
+		  run_case(spec, options->scratch, env, &err) &&
+		  compare_case(folder, options->scratch, f32, &tally, &err) &&
+		  compare_config(folder, options->scratch, &tally, &err);
 	enum outcome outcome;
 	if (ok) {
 		outcome = judge(name, &tally, f32);
-	} else if (err.code == MC_UNSUPPORTED && (options->require == NULL || !named_by(name, options->require))) {
+	} else if (err.code == MC_UNSUPPORTED &&
+		   (options->require == NULL || !named_by(name, options->require))) {
 		printf("%-36s not there yet: %.110s\n", name, err.text);
 		outcome = SKIPPED;
 	} else {
@@ -321,13 +349,16 @@ static int all_cases(const struct options *options, const struct mc_env *env)
 	char *single = mc_format(&err, "%s/case.json", options->folder);
 	if (single != NULL && mc_file_exists(single)) {
 		const char *slash = strrchr(options->folder, '/');
-		count[one_case(options->folder, slash != NULL && slash[1] != '\0' ? slash + 1 : options->folder, options, env)]++;
+		count[one_case(options->folder,
+		    slash != NULL && slash[1] != '\0' ? slash + 1 : options->folder, options,
+		    env)]++;
 	} else {
 		int n = scandir(options->folder, &names, visible, alphasort);
 		for (int i = 0; i < n; i++) {
 			char *folder = mc_format(&err, "%s/%s", options->folder, names[i]->d_name);
 			char *about = mc_format(&err, "%s/case.json", folder);
-			if ((options->only == NULL || named_by(names[i]->d_name, options->only)) && mc_file_exists(about))
+			if ((options->only == NULL || named_by(names[i]->d_name, options->only)) &&
+			    mc_file_exists(about))
 				count[one_case(folder, names[i]->d_name, options, env)]++;
 			fflush(stdout);
 			free(about);
@@ -337,7 +368,8 @@ static int all_cases(const struct options *options, const struct mc_env *env)
 		free(names);
 	}
 	free(single);
-	printf("%zu passed, %zu failed, %zu skipped\n", count[PASSED], count[FAILED], count[SKIPPED]);
+	printf(
+	    "%zu passed, %zu failed, %zu skipped\n", count[PASSED], count[FAILED], count[SKIPPED]);
 	if (count[PASSED] + count[FAILED] == 0) {
 		fprintf(stderr, "parity: no case was compared in %s\n", options->folder);
 		return 2;
@@ -362,13 +394,15 @@ int main(int argc, char **argv)
 		else
 			options.folder = argv[i];
 	if (options.folder == NULL || access(options.folder, R_OK) != 0) {
-		fprintf(stderr, "parity: there is no folder %s\n", options.folder == NULL ? "(none given)" : options.folder);
+		fprintf(stderr, "parity: there is no folder %s\n",
+		    options.folder == NULL ? "(none given)" : options.folder);
 		return 2;
 	}
 	mc_error_init(&err);
 	snprintf(options.scratch, sizeof options.scratch, "/tmp/moecal-parity-%ld", (long)getpid());
 	env.pool = mc_pool_new(mc_machine_threads(), &err);
-	if (env.pool == NULL || !mc_arena_init(&arena, mc_machine_memory(), &err) || !mc_linalg_init(env.pool, &err)) {
+	if (env.pool == NULL || !mc_arena_init(&arena, mc_machine_memory(), &err) ||
+	    !mc_linalg_init(env.pool, &err)) {
 		fprintf(stderr, "parity: %s: %s\n", err.where, err.text);
 		return 2;
 	}

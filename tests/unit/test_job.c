@@ -1,5 +1,6 @@
 /*
- * test_job.c - whole jobs through the library on a real small model: results, bits, resume, refusals
+ * test_job.c - whole jobs through the library on a real small model: results, bits, resume,
+ * refusals
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -44,12 +45,13 @@ static void on_progress(void *ctx, const struct mc_progress *p)
 {
 	struct control *c = ctx;
 	c->layers_done = p->layers_done;
-	if (c->cancel_at > 0 && p->layers_done >= c->cancel_at && strcmp(p->phase, "calibrate") == 0)
+	if (c->cancel_at > 0 && p->layers_done >= c->cancel_at &&
+	    strcmp(p->phase, "calibrate") == 0)
 		c->cancel = true;
 }
 
-static bool run_job(const char *spec_text, const char *out, unsigned workers, struct control *control, struct mc_run_result *ret,
-    struct mc_error *err)
+static bool run_job(const char *spec_text, const char *out, unsigned workers,
+    struct control *control, struct mc_run_result *ret, struct mc_error *err)
 {
 	struct mc_arena arena;
 	struct mc_env env = {.arena = &arena, .canceled = canceled, .hook_ctx = control};
@@ -72,10 +74,12 @@ static bool run_job(const char *spec_text, const char *out, unsigned workers, st
 	assert_true(mc_linalg_init(env.pool, err));
 	bool ok = mc_job_open(&job, &spec, &env, err);
 	if (ok) {
-		ok = mc_plan_make(&plan, &job, false, &env, err) && mc_calibrate(&job, &plan, out, &hooks, &env, ret, err);
+		ok = mc_plan_make(&plan, &job, false, &env, err) &&
+		     mc_calibrate(&job, &plan, out, &hooks, &env, ret, err);
 		/* what the plan says must hold: nothing takes more than it promised */
 		if (ok && arena.peak > plan.memory_bytes)
-			print_error("peak %zu, planned %llu\n", arena.peak, (unsigned long long)plan.memory_bytes);
+			print_error("peak %zu, planned %llu\n", arena.peak,
+			    (unsigned long long)plan.memory_bytes);
 		if (ok)
 			assert_true(arena.peak <= plan.memory_bytes);
 		mc_job_close(&job);
@@ -88,7 +92,8 @@ static bool run_job(const char *spec_text, const char *out, unsigned workers, st
 	return ok;
 }
 
-static void require_job(const char *spec, const char *out, unsigned workers, struct mc_run_result *ret)
+static void require_job(
+    const char *spec, const char *out, unsigned workers, struct mc_run_result *ret)
 {
 	struct control control = {0};
 	struct mc_error err;
@@ -127,8 +132,8 @@ static void digest(const char *folder, const char *name, char hex[65])
 
 static void assert_same_files(const char *a, const char *b)
 {
-	static const char *const names[] = {"quantization.safetensors", "model/model.safetensors", "model/config.json",
-	    "verdict.json", "spec.json"};
+	static const char *const names[] = {"quantization.safetensors", "model/model.safetensors",
+	    "model/config.json", "verdict.json", "spec.json"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		char x[65], y[65];
 		digest(a, names[i], x);
@@ -150,16 +155,21 @@ static void write_text(const char *path, const char *text)
 static const char *spec_text(const char *recipe, const char *more)
 {
 	static char text[1024];
-	snprintf(text, sizeof text, "{\"model\": \"" MODEL "\", \"dataset\": \"%s/data.jsonl\", \"recipe\": \"%s\"%s%s}", scratch,
-	    recipe, strstr(more, "max_seq_length") != NULL ? "" : ", \"max_seq_length\": 96", more);
+	snprintf(text, sizeof text,
+	    "{\"model\": \"" MODEL "\", \"dataset\": \"%s/data.jsonl\", \"recipe\": \"%s\"%s%s}",
+	    scratch, recipe,
+	    strstr(more, "max_seq_length") != NULL ? "" : ", \"max_seq_length\": 96", more);
 	return text;
 }
 
 static int make_scratch(void **state)
 {
-	static const char *const lines[] = {"The house stood on a hill above the river, and nobody had lived in it for years.",
-	    "def add(a, b):\\n    return a + b\\n", "static int next(struct list *l) { return l->head == NULL ? -1 : l->head->value; }",
-	    "Install the package, then run the command again. It prints the path of the file that it wrote.",
+	static const char *const lines[] = {
+	    "The house stood on a hill above the river, and nobody had lived in it for years.",
+	    "def add(a, b):\\n    return a + b\\n",
+	    "static int next(struct list *l) { return l->head == NULL ? -1 : l->head->value; }",
+	    "Install the package, then run the command again. It prints the path of the file that "
+	    "it wrote.",
 	    "She opened the letter slowly. It had been folded twice and smelled of smoke."};
 	struct mc_buf text;
 	struct mc_error err;
@@ -170,7 +180,8 @@ static int make_scratch(void **state)
 	if (mkdtemp(scratch) == NULL)
 		return -1;
 	for (unsigned i = 0; i < 15; i++)
-		assert_true(mc_buf_addf(&text, &err, "{\"text\": \"%s %s %u\"}\n", lines[i % 5], lines[(i * 3 + 1) % 5], i));
+		assert_true(mc_buf_addf(&text, &err, "{\"text\": \"%s %s %u\"}\n", lines[i % 5],
+		    lines[(i * 3 + 1) % 5], i));
 	write_text(path_of(scratch, "data.jsonl"), mc_buf_text(&text));
 	mc_buf_release(&text);
 	return 0;
@@ -213,7 +224,8 @@ static void test_bits_do_not_depend_on_workers(void **state)
 		char folders[4][128];
 		static const unsigned workers[] = {1, 2, 3, 5};
 		for (size_t i = 0; i < 4; i++) {
-			snprintf(folders[i], sizeof folders[i], "%s/bits-%s-%u", scratch, recipes[r], workers[i]);
+			snprintf(folders[i], sizeof folders[i], "%s/bits-%s-%u", scratch,
+			    recipes[r], workers[i]);
 			require_job(spec_text(recipes[r], ""), folders[i], workers[i], &result);
 			if (i > 0)
 				assert_same_files(folders[0], folders[i]);
@@ -266,7 +278,8 @@ static void test_resume_refuses_another_job(void **state)
 	assert_int_equal(err.code, MC_CONFLICT);
 	assert_non_null(strstr(err.text, "cannot go on: spec"));
 	/* labels and threads may change */
-	require_job(spec_text("FP8", ", \"metadata\": {\"a\": 1}, \"threads\": 2"), out, 2, &result);
+	require_job(
+	    spec_text("FP8", ", \"metadata\": {\"a\": 1}, \"threads\": 2"), out, 2, &result);
 }
 
 static void test_routed_experts_have_finite_parameters(void **state)
@@ -279,15 +292,19 @@ static void test_routed_experts_have_finite_parameters(void **state)
 
 	/* few tokens, so that some experts get none */
 	snprintf(out, sizeof out, "%s/routed", scratch);
-	require_job(spec_text("FP8", ", \"calibrate_all_experts\": false, \"num_calibration_samples\": 1, \"max_seq_length\": 6"),
+	require_job(spec_text("FP8", ", \"calibrate_all_experts\": false, "
+				     "\"num_calibration_samples\": 1, \"max_seq_length\": 6"),
 	    out, 2, &result);
 	mc_error_init(&err);
-	struct mc_statistics *statistics = mc_statistics_open(path_of(out, "calibration.db"), true, &err);
+	struct mc_statistics *statistics = mc_statistics_open(
+	    path_of(out, "calibration.db"), true, &err);
 	assert_non_null(statistics);
-	struct mc_json *rows = mc_statistics_modules_json(statistics, MC_NO_INDEX, MC_NO_INDEX, NULL, &err);
+	struct mc_json *rows = mc_statistics_modules_json(
+	    statistics, MC_NO_INDEX, MC_NO_INDEX, NULL, &err);
 	for (size_t i = 0; i < mc_json_size(rows); i++) {
 		const struct mc_json *row = mc_json_at(rows, i);
-		bool weights_only = strcmp(mc_json_string(mc_json_get(row, "source"), NULL), "weights-only") == 0;
+		bool weights_only = strcmp(mc_json_string(mc_json_get(row, "source"), NULL),
+					"weights-only") == 0;
 		unseen += weights_only;
 		seen += !weights_only;
 		assert_int_equal(mc_json_is_null(mc_json_get(row, "input_min")), weights_only);
@@ -307,16 +324,19 @@ static void test_all_experts_see_all_tokens(void **state)
 	(void)state;
 
 	snprintf(out, sizeof out, "%s/all", scratch);
-	require_job(spec_text("FP8", ", \"num_calibration_samples\": 1, \"max_seq_length\": 6"), out, 2, &result);
+	require_job(spec_text("FP8", ", \"num_calibration_samples\": 1, \"max_seq_length\": 6"),
+	    out, 2, &result);
 	struct mc_json *verdict = read_json(out, "verdict.json");
 	const struct mc_json *layers = mc_json_get(mc_json_get(verdict, "experts"), "layers");
 	assert_int_equal(mc_json_size(layers), LAYERS);
 	for (size_t l = 0; l < LAYERS; l++) {
-		const struct mc_json *layer = mc_json_at(layers, l), *experts = mc_json_get(layer, "experts");
+		const struct mc_json *layer = mc_json_at(layers, l),
+				     *experts = mc_json_get(layer, "experts");
 		int64_t tokens = mc_json_integer(mc_json_get(layer, "tokens")), routed = 0;
 		assert_int_equal(mc_json_size(experts), 8);
 		for (size_t e = 0; e < 8; e++) {
-			assert_int_equal(mc_json_integer(mc_json_get(mc_json_at(experts, e), "seen")), tokens);
+			assert_int_equal(
+			    mc_json_integer(mc_json_get(mc_json_at(experts, e), "seen")), tokens);
 			routed += mc_json_integer(mc_json_get(mc_json_at(experts, e), "routed"));
 		}
 		assert_int_equal(routed, 2 * tokens);
@@ -343,7 +363,8 @@ static void test_without_data(void **state)
 
 static void test_head_and_presets(void **state)
 {
-	static const char *const recipes[] = {"W8A16", "W4A16_ASYM", "W8A8", "FP8_DYNAMIC", "W3A16", "FP8_BLOCK"};
+	static const char *const recipes[] = {
+	    "W8A16", "W4A16_ASYM", "W8A8", "FP8_DYNAMIC", "W3A16", "FP8_BLOCK"};
 	struct mc_run_result result;
 	struct mc_error err;
 	char out[128];
@@ -351,12 +372,16 @@ static void test_head_and_presets(void **state)
 
 	for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
 		snprintf(out, sizeof out, "%s/preset-%s", scratch, recipes[i]);
-		require_job(spec_text(recipes[i], ", \"num_calibration_samples\": 2"), out, 2, &result);
+		require_job(
+		    spec_text(recipes[i], ", \"num_calibration_samples\": 2"), out, 2, &result);
 	}
 	/* the head is quantized when it is not ignored, and has an input scale */
 	char spec[700];
-	snprintf(spec, sizeof spec, "{\"model\": \"" MODEL "\", \"dataset\": \"%s/data.jsonl\", \"recipe\": {\"targets\": [\"Linear\"], "
-				    "\"scheme\": \"FP8\"}, \"keep_statistics\": \"channels\", \"precision\": \"float32\"}", scratch);
+	snprintf(spec, sizeof spec,
+	    "{\"model\": \"" MODEL
+	    "\", \"dataset\": \"%s/data.jsonl\", \"recipe\": {\"targets\": [\"Linear\"], "
+	    "\"scheme\": \"FP8\"}, \"keep_statistics\": \"channels\", \"precision\": \"float32\"}",
+	    scratch);
 	snprintf(out, sizeof out, "%s/head", scratch);
 	require_job(spec, out, 2, &result);
 	struct mc_st_file file;
@@ -393,7 +418,8 @@ static void test_verify_finds_damage(void **state)
 	/* zero one input scale in place */
 	struct mc_checkpoint checkpoint;
 	assert_true(mc_checkpoint_open(&checkpoint, NULL, model, &err));
-	const struct mc_ckpt_tensor *t = mc_checkpoint_find(&checkpoint, "model.layers.1.mlp.experts.5.up_proj.input_scale");
+	const struct mc_ckpt_tensor *t = mc_checkpoint_find(
+	    &checkpoint, "model.layers.1.mlp.experts.5.up_proj.input_scale");
 	assert_non_null(t);
 	FILE *file = fopen(path_of(model, "model.safetensors"), "r+b");
 	assert_non_null(file);
@@ -405,7 +431,8 @@ static void test_verify_finds_damage(void **state)
 	assert_true(mc_verify_checkpoint(&verdict, model, MODEL, &env, &err));
 	assert_false(mc_verdict_valid(&verdict));
 	assert_int_equal(verdict.checks[MC_CHECK_POSITIVE].failed, 1);
-	assert_non_null(strstr(verdict.checks[MC_CHECK_POSITIVE].examples[0], "experts.5.up_proj.input_scale"));
+	assert_non_null(
+	    strstr(verdict.checks[MC_CHECK_POSITIVE].examples[0], "experts.5.up_proj.input_scale"));
 	mc_verdict_release(&verdict);
 	mc_pool_free(env.pool);
 	mc_arena_release(&arena);

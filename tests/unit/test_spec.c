@@ -1,8 +1,9 @@
 /*
  * test_spec.c - the job spec: case files, defaults, the canonical form
  *
- * A case is tests/cases/spec/NAME.json: {"spec": any, "errors": [{"pointer", "contains"}]} lists exactly the
- * problems that parsing must report; {"spec": {...}, "canonical": {...}} lists members of the canonical form.
+ * A case is tests/cases/spec/NAME.json: {"spec": any, "errors": [{"pointer", "contains"}]} lists
+ * exactly the problems that parsing must report; {"spec": {...}, "canonical": {...}} lists members
+ * of the canonical form.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -43,32 +44,39 @@ static struct mc_json *read_case(const char *name)
 	return json;
 }
 
-static bool has_problem(const struct mc_problems *problems, const char *pointer, const char *contains)
+static bool has_problem(
+    const struct mc_problems *problems, const char *pointer, const char *contains)
 {
 	for (size_t i = 0; i < problems->count; i++)
-		if (strcmp(problems->items[i].pointer, pointer) == 0 && strstr(problems->items[i].text, contains) != NULL)
+		if (strcmp(problems->items[i].pointer, pointer) == 0 &&
+		    strstr(problems->items[i].text, contains) != NULL)
 			return true;
 	return false;
 }
 
-static bool errors_as_listed(const char *name, const struct mc_json *errors, const struct mc_problems *problems)
+static bool errors_as_listed(
+    const char *name, const struct mc_json *errors, const struct mc_problems *problems)
 {
 	bool ok = problems->total == mc_json_size(errors);
 
 	for (size_t i = 0; i < mc_json_size(errors); i++) {
 		const struct mc_json *e = mc_json_at(errors, i);
-		if (!has_problem(problems, mc_json_string(mc_json_get(e, "pointer"), NULL), mc_json_string(mc_json_get(e, "contains"), NULL))) {
-			print_error("%s: no problem at '%s' with '%s'\n", name, mc_json_string(mc_json_get(e, "pointer"), NULL),
+		if (!has_problem(problems, mc_json_string(mc_json_get(e, "pointer"), NULL),
+			mc_json_string(mc_json_get(e, "contains"), NULL))) {
+			print_error("%s: no problem at '%s' with '%s'\n", name,
+			    mc_json_string(mc_json_get(e, "pointer"), NULL),
 			    mc_json_string(mc_json_get(e, "contains"), NULL));
 			ok = false;
 		}
 	}
 	for (size_t i = 0; !ok && i < problems->count; i++)
-		print_error("%s: found %s: %s\n", name, problems->items[i].pointer, problems->items[i].text);
+		print_error("%s: found %s: %s\n", name, problems->items[i].pointer,
+		    problems->items[i].text);
 	return ok;
 }
 
-static bool canonical_as_listed(const char *name, const struct mc_spec *spec, const struct mc_json *members)
+static bool canonical_as_listed(
+    const char *name, const struct mc_spec *spec, const struct mc_json *members)
 {
 	struct mc_error err;
 	bool ok = true;
@@ -79,7 +87,8 @@ static bool canonical_as_listed(const char *name, const struct mc_spec *spec, co
 	for (size_t i = 0; i < mc_json_size(members); i++) {
 		const char *key;
 		const struct mc_json *value = mc_json_member(members, i, &key);
-		if (mc_json_get(json, key) == NULL || !mc_json_equal(mc_json_get(json, key), value)) {
+		if (mc_json_get(json, key) == NULL ||
+		    !mc_json_equal(mc_json_get(json, key), value)) {
 			print_error("%s: canonical member '%s' differs\n", name, key);
 			ok = false;
 		}
@@ -155,13 +164,16 @@ static void test_every_key_has_a_name(void **state)
 static void test_yaml_types(void **state)
 {
 	(void)state;
-	static const char text[] = "a: 1\nb: 0x10\nc: 1.5\nd: 1e3\ne: ~\nf: yes\ng: 'yes'\nh: [1, two]\ni: {j: -3}\nk: 1.0e+2\n";
-	static const char want[] = "{\"a\":1,\"b\":16,\"c\":1.5,\"d\":\"1e3\",\"e\":null,\"f\":true,\"g\":\"yes\",\"h\":[1,\"two\"],"
+	static const char text[] = "a: 1\nb: 0x10\nc: 1.5\nd: 1e3\ne: ~\nf: yes\ng: 'yes'\nh: [1, "
+				   "two]\ni: {j: -3}\nk: 1.0e+2\n";
+	static const char want[] = "{\"a\":1,\"b\":16,\"c\":1.5,\"d\":\"1e3\",\"e\":null,\"f\":"
+				   "true,\"g\":\"yes\",\"h\":[1,\"two\"],"
 				   "\"i\":{\"j\":-3},\"k\":100.0}";
 	struct mc_error err;
 
 	mc_error_init(&err);
-	struct mc_json *json = mc_yaml_parse(text, sizeof text - 1, "t", &err), *expect = mc_json_parse(want, sizeof want - 1, "w", &err);
+	struct mc_json *json = mc_yaml_parse(text, sizeof text - 1, "t", &err),
+		       *expect = mc_json_parse(want, sizeof want - 1, "w", &err);
 	assert_non_null(json);
 	assert_non_null(expect);
 	assert_true(mc_json_equal(json, expect));
@@ -175,9 +187,11 @@ static void test_yaml_refusals(void **state)
 	static const struct {
 		const char *text, *contains;
 		enum mc_code code;
-	} cases[] = {{"a: &x 1\nb: *x\n", "aliases", MC_UNSUPPORTED}, {"a: 1\na: 2\n", "given before", MC_INVALID},
-	    {"a: [1\n", "line", MC_INVALID}, {"", "empty", MC_INVALID}, {"a: !!python/object 1\n", "tags", MC_UNSUPPORTED},
-	    {"a: 1\n---\nb: 2\n", "second document", MC_INVALID}, {"? [1]\n: 2\n", "plain word", MC_INVALID}};
+	} cases[] = {{"a: &x 1\nb: *x\n", "aliases", MC_UNSUPPORTED},
+	    {"a: 1\na: 2\n", "given before", MC_INVALID}, {"a: [1\n", "line", MC_INVALID},
+	    {"", "empty", MC_INVALID}, {"a: !!python/object 1\n", "tags", MC_UNSUPPORTED},
+	    {"a: 1\n---\nb: 2\n", "second document", MC_INVALID},
+	    {"? [1]\n: 2\n", "plain word", MC_INVALID}};
 
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct mc_error err;
@@ -202,7 +216,8 @@ static void test_yaml_refusals(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_every_key_has_a_name),
-	    cmocka_unit_test(test_yaml_types), cmocka_unit_test(test_yaml_refusals)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases),
+	    cmocka_unit_test(test_every_key_has_a_name), cmocka_unit_test(test_yaml_types),
+	    cmocka_unit_test(test_yaml_refusals)};
 	return cmocka_run_group_tests_name("spec", tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /*
- * test_statistics.c - calibration.db: rows come back, a layer is all or nothing, coverage is summed up
+ * test_statistics.c - calibration.db: rows come back, a layer is all or nothing, coverage is summed
+ * up
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,21 +48,47 @@ static struct mc_statistics *open_it(bool read_only)
 	return s;
 }
 
-static bool add_layer(struct mc_statistics *s, size_t index, const char *second_name, struct mc_error *err)
+static bool add_layer(
+    struct mc_statistics *s, size_t index, const char *second_name, struct mc_error *err)
 {
-	struct mc_coverage_expert experts[4] = {{10, 20, 5.5}, {0, 20, 0}, {7, 20, 3.25}, {23, 20, 11}};
-	struct mc_coverage_layer coverage = {.layer = index, .tokens = 20, .experts = 4, .k = 2, .expert = experts};
+	struct mc_coverage_expert experts[4] = {
+	    {10, 20, 5.5}, {0, 20, 0}, {7, 20, 3.25}, {23, 20, 11}};
+	struct mc_coverage_layer coverage = {
+	    .layer = index, .tokens = 20, .experts = 4, .k = 2, .expert = experts};
 	const char *const source[4] = {"all-tokens", "all-tokens", "all-tokens", "all-tokens"};
 	const float channels[2] = {1.5f, 2.5f};
 	char name[32], first[32];
 	snprintf(name, sizeof name, "model.layers.%zu", index);
 	snprintf(first, sizeof first, "m%zu", index);
-	struct mc_layer_row layer = {.index = index, .name = name, .tokens = 20, .seconds = 0.5, .flops = 1e9};
-	struct mc_module_row modules[2] = {{.name = first, .layer = index, .expert = 3, .role = "gate", .scheme = "group_0", .algorithm = "rtn",
-					       .source = "all-tokens", .rows = 4, .cols = 2, .error_relative = 0.25, .has_input = true, .input_min = -1,
-					       .input_max = 2, .input_absmax = 2, .input_mean = 0.5, .input_var = 1, .weight_absmax = 3, .scale_min = 0.1,
-					       .scale_max = 0.2, .channel_absmax = channels},
-	    {.name = second_name, .layer = index, .expert = MC_NO_INDEX, .role = "q", .source = "measured", .rows = 1, .cols = 2}};
+	struct mc_layer_row layer = {
+	    .index = index, .name = name, .tokens = 20, .seconds = 0.5, .flops = 1e9};
+	struct mc_module_row modules[2] = {{.name = first,
+					       .layer = index,
+					       .expert = 3,
+					       .role = "gate",
+					       .scheme = "group_0",
+					       .algorithm = "rtn",
+					       .source = "all-tokens",
+					       .rows = 4,
+					       .cols = 2,
+					       .error_relative = 0.25,
+					       .has_input = true,
+					       .input_min = -1,
+					       .input_max = 2,
+					       .input_absmax = 2,
+					       .input_mean = 0.5,
+					       .input_var = 1,
+					       .weight_absmax = 3,
+					       .scale_min = 0.1,
+					       .scale_max = 0.2,
+					       .channel_absmax = channels},
+	    {.name = second_name,
+		.layer = index,
+		.expert = MC_NO_INDEX,
+		.role = "q",
+		.source = "measured",
+		.rows = 1,
+		.cols = 2}};
 	return mc_statistics_add_layer(s, &layer, &coverage, source, modules, 2, err);
 }
 
@@ -122,7 +149,8 @@ static void test_coverage_document(void **state)
 	assert_int_equal(mc_json_integer(mc_json_get(layer, "min")), 0);
 	assert_int_equal(mc_json_size(mc_json_get(layer, "starved")), 2);
 	assert_int_equal(mc_json_integer(mc_json_at(mc_json_get(layer, "starved"), 1)), 2);
-	assert_true(mc_json_is_null(mc_json_get(layer, "tokens_to_floor"))); /* expert 1 got none: cannot be said */
+	assert_true(mc_json_is_null(
+	    mc_json_get(layer, "tokens_to_floor"))); /* expert 1 got none: cannot be said */
 	const struct mc_json *expert = mc_json_at(mc_json_get(layer, "experts"), 3);
 	assert_int_equal(mc_json_integer(mc_json_get(expert, "routed")), 23);
 	assert_true(mc_json_number(mc_json_get(expert, "share")) == 23.0 / 40.0);
@@ -156,7 +184,8 @@ static void test_what_cannot_be_opened(void **state)
 	assert_int_equal(err.code, MC_NOT_FOUND);
 	char text[] = "/tmp/moecal-test-text-XXXXXX";
 	int fd = mkstemp(text);
-	assert_int_equal(write(fd, "this is not a database, it is a text of some length ......", 58), 58);
+	assert_int_equal(
+	    write(fd, "this is not a database, it is a text of some length ......", 58), 58);
 	close(fd);
 	mc_error_init(&err);
 	assert_null(mc_statistics_open(text, true, &err));
@@ -209,8 +238,10 @@ static void test_verdict_counts(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_coverage_document),
-	    cmocka_unit_test(test_forget), cmocka_unit_test(test_what_cannot_be_opened), cmocka_unit_test(test_plan_refuses_with_numbers),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip),
+	    cmocka_unit_test(test_coverage_document), cmocka_unit_test(test_forget),
+	    cmocka_unit_test(test_what_cannot_be_opened),
+	    cmocka_unit_test(test_plan_refuses_with_numbers),
 	    cmocka_unit_test(test_verdict_counts)};
 	return cmocka_run_group_tests_name("statistics", tests, make_file, remove_file);
 }
