@@ -24,16 +24,26 @@ static bool reserve_sample(struct mc_samples *s, struct mc_error *err)
 /* Ends the sample whose ids were appended since the last one; one without ids is counted and left out. */
 static void end_sample(struct mc_samples *s)
 {
-	uint64_t limit = s->start[s->count] + s->options->max_seq_length;
+	uint64_t most = s->options->max_seq_length;
 
 	s->read++;
-	if (!s->options->concatenate && s->ids.count > limit)
-		s->ids.count = limit;
+	if (!s->options->concatenate && s->ids.count - s->start[s->count] > most)
+		s->ids.count = s->start[s->count] + most;
 	if (s->ids.count == s->start[s->count]) {
 		s->empty++;
 		return;
 	}
 	s->start[++s->count] = s->ids.count;
+}
+
+/* Shuffling chooses among all samples, file order among the first ones. */
+bool mc_samples_are_enough(const struct mc_samples *s)
+{
+	const struct mc_dataset_options *o = s->options;
+
+	if (o->shuffle || o->num_samples == 0)
+		return false;
+	return (o->concatenate ? s->ids.count / o->max_seq_length : s->count) >= o->num_samples;
 }
 
 bool mc_samples_add_ids(struct mc_samples *s, const int64_t *ids, size_t count, const char *where, struct mc_error *err)
@@ -53,12 +63,16 @@ bool mc_samples_add_ids(struct mc_samples *s, const int64_t *ids, size_t count, 
 bool mc_samples_add_text(struct mc_samples *s, const char *text, size_t length, const char *where, struct mc_error *err)
 {
 	size_t before = s->ids.count;
+	struct mc_error reason;
 
+	mc_error_init(&reason);
 	if (s->tokenizer == NULL)
 		return mc_fail(err, MC_INVALID, where, "holds text, but there is no tokenizer to read it with");
 	/* a sample of no text is no sample, whatever special tokens would be added to it */
-	if (!reserve_sample(s, err) || (length > 0 && !mc_tokenizer_encode(s->tokenizer, text, length, s->options->add_special, true, &s->ids, err)))
+	if (!reserve_sample(s, err))
 		return false;
+	if (length > 0 && !mc_tokenizer_encode(s->tokenizer, text, length, s->options->add_special, true, &s->ids, &reason))
+		return mc_fail(err, reason.code, where, "%s", reason.text);
 	for (size_t i = before; i < s->ids.count; i++)
 		if (s->ids.ids[i] >= s->options->vocab_size)
 			return mc_fail(err, MC_INVALID, where, "the tokenizer gives id %u, the model's vocabulary has %llu", s->ids.ids[i],
@@ -102,6 +116,8 @@ static bool read_text_file(struct mc_samples *s, int fd, struct mc_error *err)
 {
 	struct mc_buf text;
 
+	if (mc_samples_are_enough(s))
+		return true;
 	mc_buf_init(&text, MAX_TEXT);
 	bool ok = mc_file_read_all(fd, s->path, &text, err) && mc_samples_add_text(s, mc_buf_text(&text), text.length, s->path, err);
 	mc_buf_release(&text);

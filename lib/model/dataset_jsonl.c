@@ -123,11 +123,12 @@ bool mc_read_jsonl(struct mc_samples *s, int fd, const char *text_column, struct
 	size_t length;
 	bool ok = true;
 
-	while (ok && s->left > 0 && (ok = next_line(&lines, &line, &length, err)) && line != NULL) {
+	while (ok && s->left > 0 && !mc_samples_are_enough(s) && (ok = next_line(&lines, &line, &length, err)) && line != NULL) {
 		char where[192];
 		if (is_blank(line, length))
 			continue;
-		snprintf(where, sizeof where, "%s:%llu", s->path, (unsigned long long)lines.number);
+		/* the number must survive a long path */
+		snprintf(where, sizeof where, "%.160s:%llu", s->path, (unsigned long long)lines.number);
 		struct mc_json *json = mc_json_parse(line, length, where, err);
 		ok = json != NULL && add_line(s, json, text_column, where, err);
 		mc_json_free(json);

@@ -41,13 +41,16 @@ typedef bool read_row_fn(void *file, uint64_t offset, uint64_t bytes, void *into
 
 static bool add_rows(struct mc_samples *s, const struct id_array *a, read_row_fn *read_row, void *file, struct mc_error *err)
 {
+	/* rows that take no byte could be countless in a small file */
+	if (a->columns == 0)
+		return mc_fail(err, MC_INVALID, s->path, "has no samples: its rows hold no ids");
 	unsigned char *row = mc_alloc(a->columns, a->size, "a row of ids", err);
 	int64_t *ids = mc_alloc(a->columns, sizeof *ids, "a row of ids", err);
 	bool ok = row != NULL && ids != NULL;
 
-	for (uint64_t r = 0; ok && r < a->rows && s->left > 0; r++, s->left--) {
+	for (uint64_t r = 0; ok && r < a->rows && s->left > 0 && !mc_samples_are_enough(s); r++, s->left--) {
 		char where[192];
-		snprintf(where, sizeof where, "%s row %llu", s->path, (unsigned long long)r);
+		snprintf(where, sizeof where, "%.160s row %llu", s->path, (unsigned long long)r);
 		ok = read_row(file, r * a->columns * a->size, a->columns * a->size, row, err);
 		for (uint64_t c = 0; ok && c < a->columns; c++)
 			ids[c] = element(a, row + c * a->size);
@@ -126,26 +129,33 @@ static bool take_shape(const char **p, struct id_array *a)
 	return take(p, ")");
 }
 
-/* The keys in any order, each once; a comma after each. */
+/* A comma, or the end of the dictionary. */
+static bool end_member(const char **p)
+{
+	return take(p, ",") || **p == '}';
+}
+
+/* The keys in any order, each once; behind the dictionary spaces and one line feed. */
 static bool parse_dictionary(const char *p, struct id_array *a)
 {
-	bool descr = false, order = false, shape = false;
+	bool descr = false, order = false, shape = false, ok;
 
 	if (!take(&p, "{"))
 		return false;
 	while (!take(&p, "}")) {
 		if (!descr && take(&p, "'descr':"))
-			descr = take_descr(&p, a) && take(&p, ",");
+			ok = descr = take_descr(&p, a);
 		else if (!order && take(&p, "'fortran_order':"))
-			order = take(&p, "False") && take(&p, ",");
+			ok = order = take(&p, "False");
 		else if (!shape && take(&p, "'shape':"))
-			shape = take_shape(&p, a) && (take(&p, ",") || *p == '}');
+			ok = shape = take_shape(&p, a);
 		else
-			return false;
-		if (*p == '\0')
+			ok = false;
+		if (!ok || !end_member(&p))
 			return false;
 	}
-	return descr && order && shape;
+	skip_space(&p);
+	return descr && order && shape && strcmp(p, "\n") == 0;
 }
 
 static bool read_npy_header(int fd, const char *path, struct id_array *a, uint64_t *ret_data, struct mc_error *err)
@@ -170,7 +180,7 @@ static bool read_npy_header(int fd, const char *path, struct id_array *a, uint64
 	if (!mc_file_read_at(fd, text, length, begin, path, err))
 		return false;
 	text[length] = '\0';
-	if (!parse_dictionary(text, a))
+	if (strlen(text) != length || !parse_dictionary(text, a))
 		return mc_fail(err, MC_UNSUPPORTED, path,
 		    "must be a C-ordered little-endian array of integers of rank 1 or 2, its header is %.120s", text);
 	*ret_data = begin + length;

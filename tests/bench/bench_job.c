@@ -7,7 +7,9 @@
  * attention, experts, quantize, write; then, with --out, the same as one job by mc_calibrate into
  * FOLDER, which is removed afterwards. The peak is that of plain sgemm on the same workers: the best
  * shape, measured before and between, so that a machine which slows down meanwhile is seen. The peak
- * of memory is that of the whole process: one number of threads a process.
+ * of memory is that of the whole process: one number of threads a process. "busy" is the processor time
+ * of the phase as a share of its seconds on all threads: a low one in the passes says that something
+ * else ran on the machine.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,10 +34,11 @@ struct options {
 	size_t threads, rounds;
 };
 
-/* Seconds of each phase, over all layers of a round. */
-struct phases {
-	double load, attention, experts, quantize, write;
+/* What the layers of a round spend in a phase: on the clock, and on all processors together. */
+struct spent {
+	double seconds, processor;
 };
+enum phase { LOAD, ATTENTION, EXPERTS, QUANTIZE, WRITE, PHASES };
 
 struct bench {
 	struct options o;
@@ -47,18 +50,31 @@ struct bench {
 	struct mc_coverage coverage;
 	float *hidden;
 	double peak, peak_low;      /* best shape; the lowest of its measurements */
-	struct phases best;
-	/* the tap */
-	struct mc_tap inner;
-	double routed_at;           /* when the first choice of experts of a layer was made */
+	struct spent round[PHASES], best[PHASES];
+	struct spent begun;         /* when the phase in work began */
+	struct mc_tap inner;        /* the observer's */
 };
 
-static double now(void)
+static double clock_seconds(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void begin_phase(struct bench *b)
+{
+	b->begun = (struct spent){clock_seconds(CLOCK_MONOTONIC), clock_seconds(CLOCK_PROCESS_CPUTIME_ID)};
+}
+
+static void end_phase(struct bench *b, enum phase phase)
+{
+	struct spent from = b->begun;
+
+	begin_phase(b);
+	b->round[phase].seconds += b->begun.seconds - from.seconds;
+	b->round[phase].processor += b->begun.processor - from.processor;
 }
 
 /* --- the peak ---------------------------------------------------------------------------------- */
@@ -116,7 +132,7 @@ static bool hand_routing(void *ctx, const struct mc_tap_routing *routing, struct
 	struct bench *b = ctx;
 
 	if (routing->first_token == 0)
-		b->routed_at = now();
+		end_phase(b, ATTENTION);
 	return b->inner.routing(b->inner.ctx, routing, err);
 }
 
@@ -131,7 +147,7 @@ static bool write_part(const struct bench *b, const struct mc_layer_result *resu
 	return ok;
 }
 
-static bool time_layer(struct bench *b, size_t index, struct phases *p, struct mc_error *err)
+static bool time_layer(struct bench *b, size_t index, struct mc_error *err)
 {
 	const struct mc_model *model = &b->job.model;
 	size_t mark = mc_arena_mark(b->env.arena);
@@ -140,11 +156,11 @@ static bool time_layer(struct bench *b, size_t index, struct phases *p, struct m
 	struct mc_layer_observer observer;
 	struct mc_layer_result result;
 	struct mc_coverage_layer *coverage;
-	double begin = now(), loaded;
 
+	begin_phase(b);
 	if (!mc_layer_load(&layer, model, index, b->spec.precision, &b->env, err))
 		return false;
-	loaded = now();
+	end_phase(b, LOAD);
 	if (!mc_coverage_layer_new(&b->coverage, index, model->config.experts, model->config.experts_per_token,
 		&coverage, err)
 	    || !mc_layer_observer_init(&observer, model, index, &b->batch, true, coverage, &b->env, err))
@@ -152,46 +168,35 @@ static bool time_layer(struct bench *b, size_t index, struct phases *p, struct m
 	b->inner = mc_layer_observer_tap(&observer);
 	if (!mc_forward_layer(&layer, &b->batch, b->hidden, &tap, &b->env, err))
 		return false;
-	double passed = now();
+	end_phase(b, EXPERTS);
 	if (!mc_quantize_layer(&b->job, &layer, &observer, &b->env, &result, err))
 		return false;
-	double quantized = now();
+	end_phase(b, QUANTIZE);
 	if (!write_part(b, &result, err))
 		return false;
-	p->load += loaded - begin;
-	p->attention += b->routed_at - loaded;
-	p->experts += passed - b->routed_at;
-	p->quantize += quantized - passed;
-	p->write += now() - quantized;
+	end_phase(b, WRITE);
 	mc_arena_rewind(b->env.arena, mark);
 	return true;
-}
-
-static void keep_best(double *best, double seconds)
-{
-	*best = *best > 0 && *best < seconds ? *best : seconds;
 }
 
 /* All layers once. The coverage says that every expert saw every token, or nothing was measured. */
 static bool time_round(struct bench *b, struct mc_error *err)
 {
-	struct phases p = {0};
 	bool ok = mc_forward_embed(&b->job.model, &b->batch, b->spec.precision, b->hidden, &b->env, err);
 
+	memset(b->round, 0, sizeof b->round);
 	mc_coverage_init(&b->coverage);
 	for (size_t l = 0; ok && l < b->job.model.config.layers; l++)
-		ok = measure_again(b, err) && time_layer(b, l, &p, err);
+		ok = measure_again(b, err) && time_layer(b, l, err);
 	for (size_t l = 0; ok && l < b->coverage.count; l++)
 		for (size_t e = 0; ok && e < b->coverage.layers[l].experts; e++)
 			if (b->coverage.layers[l].expert[e].seen != b->batch.tokens)
 				ok = mc_fail(err, MC_INTERNAL, "coverage", "layer %zu, expert %zu saw %llu of %zu tokens",
 				    l, e, (unsigned long long)b->coverage.layers[l].expert[e].seen, b->batch.tokens);
 	mc_coverage_release(&b->coverage);
-	keep_best(&b->best.load, p.load);
-	keep_best(&b->best.attention, p.attention);
-	keep_best(&b->best.experts, p.experts);
-	keep_best(&b->best.quantize, p.quantize);
-	keep_best(&b->best.write, p.write);
+	for (size_t p = 0; ok && p < PHASES; p++)
+		if (!(b->best[p].seconds > 0) || b->round[p].seconds < b->best[p].seconds)
+			b->best[p] = b->round[p];
 	return ok;
 }
 
@@ -230,38 +235,51 @@ static double attention_flops(const struct bench *b)
 	return 4 * pairs * (double)(c->heads * c->head_dim);
 }
 
-static void print_row(const char *phase, double seconds, double flops, double peak)
+static void print_row(const struct bench *b, const char *name, struct spent spent, double flops)
 {
-	printf("  %-28s %8.3f", phase, seconds);
+	double rate = flops / spent.seconds / 1e9;
+
+	printf("  %-28s %8.3f %6.0f %%", name, spent.seconds,
+	    100 * spent.processor / spent.seconds / (double)b->o.threads);
 	if (flops > 0)
-		printf(" %9.1f %8.1f %%", flops / seconds / 1e9, 100 * flops / seconds / 1e9 / peak);
+		printf(" %9.1f %7.1f %%", rate, 100 * rate / b->peak);
 	printf("\n");
+}
+
+static struct spent sum(const struct bench *b, enum phase first, enum phase last)
+{
+	struct spent s = {0};
+
+	for (size_t p = (size_t)first; p <= (size_t)last; p++) {
+		s.seconds += b->best[p].seconds;
+		s.processor += b->best[p].processor;
+	}
+	return s;
 }
 
 static void print_phases(const struct bench *b)
 {
-	const struct mc_model *model = &b->job.model;
-	const struct mc_model_config *c = &model->config;
-	const struct phases *p = &b->best;
-	double layers = (double)c->layers, tokens = (double)b->batch.tokens, all = 0, experts;
-	double forward = p->attention + p->experts;
+	const struct mc_model_config *c = &b->job.model.config;
+	double layers = (double)c->layers, tokens = (double)b->batch.tokens, linears = 0;
 
 	for (size_t l = 0; l < c->layers; l++)
-		all += mc_forward_flops(model, l, b->batch.tokens, true);
-	experts = 2 * layers * tokens * (double)(c->hidden * c->expert_intermediate)
+		linears += mc_forward_flops(&b->job.model, l, b->batch.tokens, true);
+	double experts = 2 * layers * tokens * (double)(c->hidden * c->expert_intermediate)
 	    * (double)(2 * c->experts + c->experts_per_token);
-	double attention = all - experts + layers * attention_flops(b);
+	double all = linears + layers * attention_flops(b);
+	struct spent pass = sum(b, ATTENTION, EXPERTS), phases = sum(b, LOAD, WRITE);
+
 	printf("  peak of sgemm %.1f GFLOP/s (lowest measurement between layers %.1f)\n", b->peak, b->peak_low);
-	printf("  %-28s %8s %9s %10s\n", "phase, all layers", "seconds", "GFLOP/s", "of peak");
-	print_row("load", p->load, 0, 0);
-	print_row("attention and router", p->attention, attention, b->peak);
-	print_row("experts, all tokens", p->experts, experts, b->peak);
-	print_row("  both: the all-experts pass", forward, experts + attention, b->peak);
-	print_row("quantize", p->quantize, 0, 0);
-	print_row("write", p->write, 0, 0);
-	print_row("all phases", p->load + forward + p->quantize + p->write, experts + attention, b->peak);
-	printf("  %.0f tokens/s through a layer with the tap, %.0f with all phases\n", tokens * layers / forward,
-	    tokens * layers / (p->load + forward + p->quantize + p->write));
+	printf("  %-28s %8s %8s %9s %9s\n", "phase, all layers", "seconds", "busy", "GFLOP/s", "of peak");
+	print_row(b, "load", b->best[LOAD], 0);
+	print_row(b, "attention, router", b->best[ATTENTION], all - experts);
+	print_row(b, "experts, all tokens", b->best[EXPERTS], experts);
+	print_row(b, "  both: the all-experts pass", pass, all);
+	print_row(b, "quantize", b->best[QUANTIZE], 0);
+	print_row(b, "write", b->best[WRITE], 0);
+	print_row(b, "all phases", phases, all);
+	printf("  %.0f tokens/s through a layer's pass, %.0f through all its phases\n",
+	    tokens * layers / pass.seconds, tokens * layers / phases.seconds);
 }
 
 /* --- the whole job ----------------------------------------------------------------------------- */

@@ -130,7 +130,6 @@ static inline struct setting *setting_new(
 	s->env = (struct mc_env){.arena = &s->arena, .pool = mc_pool_new(workers, &err)};
 	assert_non_null(s->env.pool);
 	assert_true(mc_linalg_init(s->env.pool, &err));
-	s->arena.peak = 0;
 	return s;
 }
 
