@@ -7,6 +7,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
 V       ?= 0
+JOBS    ?= $(shell nproc)
 Q       := $(if $(filter 1,$(V)),,@)
 # Floors from bottom to top; FLOORS="base math" builds a part (while a floor above is being moved).
 FLOORS  ?= base math model forward calib quant run
@@ -97,18 +98,21 @@ deps: ## install missing Debian packages (sudo when not root)
 		$$as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
 
-.PHONY: check check-installed
+.PHONY: check check-installed build-tests
 check: deps ## install what is missing, build, run all quick tests
+	@$(MAKE) --no-print-directory -j$(JOBS) build-tests
 	@$(MAKE) --no-print-directory check-installed
-check-installed: all $(TESTS)
+build-tests: all $(TESTS)
+check-installed: build-tests
 	@sh tests/check/floors.sh
 	@sh tests/check/style.sh
 	@sh tests/check/docs.sh $(MOECAL)
 	@$(MAKE) --no-print-directory unit
 	@sh tests/check/cli.sh $(MOECAL)
 
-.PHONY: check-asan check-tsan check-clang check-fuzz check-full
+.PHONY: check-asan check-tsan check-clang check-fuzz check-crash check-full
 check-asan: ## unit tests under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory VARIANT=asan -j$(JOBS) build-tests
 	@$(MAKE) --no-print-directory VARIANT=asan unit
 check-tsan: ## tests of everything that runs on the pool under ThreadSanitizer
 	@$(MAKE) --no-print-directory VARIANT=tsan T=pool unit
@@ -127,7 +131,10 @@ check-fuzz: ## each fuzzer for FUZZ_SECONDS (needs clang and libclang-rt)
 $(BUILD)/fuzzers/%: $(BUILD)/tests/fuzz/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ -fsanitize=fuzzer,address,undefined $(LDFLAGS) $(PKG_LIBS) -o $@
-check-full: check check-asan check-tsan check-clang parity-models parity parity-tokenizers parity-perplexity ## everything, needs ../shared
+CRASH_ROUNDS ?= 20
+check-crash: all ## moecal run killed with -9 at random moments, CRASH_ROUNDS times
+	@bash tests/crash/kill_run.sh $(MOECAL) $(CRASH_ROUNDS)
+check-full: check check-asan check-tsan check-clang check-crash parity-models parity parity-tokenizers parity-perplexity ## everything, needs ../shared
 
 # --- doors: compare with reference results; FIXTURES=DIR points at other cases ----------------------
 
@@ -150,7 +157,7 @@ interop: all $(BUILD)/doors/logits ## checkpoints that we wrote, loaded by trans
 
 .PHONY: demo bench install uninstall format help clean
 demo: deps ## calibrate a small real model to W4A16 and show what comes out
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@sh tests/demo.sh $(MOECAL)
 bench: deps all $(BENCHES) ## speed of the all-experts pass as a share of the machine's sgemm peak
 	@sh tests/bench/run.sh $(BUILD)

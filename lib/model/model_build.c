@@ -87,8 +87,11 @@ static struct mc_module *add(struct builder *b, const char *pattern, size_t laye
 	struct mc_model *model = b->model;
 	char name[MAX_NAME];
 
-	if (!mc_grow((void **)&model->modules, &b->capacity, model->modules_count + 1,
-		sizeof *model->modules, "modules", b->err))
+	void *modules = model->modules;
+	bool grown = mc_grow(&modules, &b->capacity, model->modules_count + 1,
+	    sizeof *model->modules, "modules", b->err);
+	model->modules = modules;
+	if (!grown)
 		return NULL;
 	struct mc_module *m = mc_alloc(1, sizeof *m, "module", b->err);
 	if (m == NULL)
@@ -431,10 +434,10 @@ bool mc_model_build(struct mc_model *model, struct mc_error *err)
 	struct builder b = {.model = model, .err = err};
 
 	choose_names(&b);
-	b.claimed =
-	    mc_alloc(model->checkpoint.count + 1, sizeof *b.claimed, "claimed tensors", err);
-	bool ok =
-	    b.claimed != NULL && require_unquantized(&b) && add_all(&b) && check_left_over(&b);
+	b.claimed = mc_alloc(
+	    model->checkpoint.count + 1, sizeof *b.claimed, "claimed tensors", err);
+	bool ok = b.claimed != NULL && require_unquantized(&b) && add_all(&b) &&
+		  check_left_over(&b);
 	free(b.claimed);
 	return ok;
 }

@@ -509,8 +509,12 @@ bool mc_calibrate(struct mc_job *job, const struct mc_plan *plan, const char *ou
     const struct mc_run_hooks *hooks, const struct mc_env *env, struct mc_run_result *ret,
     struct mc_error *err)
 {
-	struct run run = {
-	    .job = job, .plan = plan, .env = env, .hooks = hooks, .events = {.fd = -1}};
+	struct run run = {.job = job,
+	    .plan = plan,
+	    .env = env,
+	    .hooks = hooks,
+	    .events = {.fd = -1},
+	    .folder = {.lock = -1}};
 	struct mc_inputs inputs;
 	bool resuming;
 

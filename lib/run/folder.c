@@ -5,9 +5,11 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "moecal/alloc.h"
@@ -66,15 +68,28 @@ bool mc_require_output_folder(const char *out, struct mc_error *err)
 	return require_usable(out, &resume, err);
 }
 
+static bool lock_folder(struct mc_folder *folder, struct mc_error *err)
+{
+	folder->lock = open(folder->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (folder->lock < 0)
+		return mc_fail_errno(err, errno, folder->path, "cannot open the output folder");
+	if (flock(folder->lock, LOCK_EX | LOCK_NB) == 0)
+		return true;
+	return errno == EWOULDBLOCK
+		   ? mc_fail(err, MC_CONFLICT, folder->path,
+			 "another process is working in this folder")
+		   : mc_fail_errno(err, errno, folder->path, "cannot lock the output folder");
+}
+
 bool mc_folder_open(
     struct mc_folder *folder, const char *path, bool *ret_resuming, struct mc_error *err)
 {
-	*folder = (struct mc_folder){0};
+	*folder = (struct mc_folder){.lock = -1};
 	if (!require_usable(path, ret_resuming, err))
 		return false;
 	folder->path = mc_strdup(path, err);
 	char *resume = folder->path == NULL ? NULL : mc_folder_path(folder, "resume", err);
-	bool ok = resume != NULL && mc_file_make_folders(resume, err) &&
+	bool ok = resume != NULL && mc_file_make_folders(resume, err) && lock_folder(folder, err) &&
 		  mc_file_sync_folder(path, err);
 	free(resume);
 	if (!ok)
@@ -84,8 +99,9 @@ bool mc_folder_open(
 
 void mc_folder_release(struct mc_folder *folder)
 {
+	mc_close(folder->lock);
 	free(folder->path);
-	folder->path = NULL;
+	*folder = (struct mc_folder){.lock = -1};
 }
 
 char *mc_folder_path(const struct mc_folder *folder, const char *name, struct mc_error *err)
@@ -116,9 +132,12 @@ bool mc_folder_publish(const struct mc_folder *folder, const char *name, struct 
 
 bool mc_folder_finish(const struct mc_folder *folder, struct mc_error *err)
 {
+	/* away in one step: half of a resume/ would look like a job that can go on */
 	char *resume = mc_folder_path(folder, "resume", err);
-	bool ok = resume != NULL && mc_file_remove_tree(resume, err) &&
-		  mc_file_sync_folder(folder->path, err);
+	char *finished = mc_folder_path(folder, ".finished", err);
+	bool ok = resume != NULL && finished != NULL && mc_file_remove_tree(finished, err) &&
+		  mc_file_rename_durable(resume, finished, err) && mc_file_remove_tree(finished, err);
 	free(resume);
+	free(finished);
 	return ok;
 }

@@ -12,9 +12,11 @@
 
 struct mc_folder {
 	char *path; /* owned */
+	int lock;   /* the folder, open and locked while the job runs: two runs never share one */
 };
 
-/* Makes the folder and its resume/ when absent. CONFLICT when it holds other things. */
+/* Makes the folder and its resume/ when absent. CONFLICT when it holds other things, or when another
+ * process is working in it. */
 bool mc_folder_open(struct mc_folder *folder, const char *path, bool *ret_resuming,
     struct mc_error *err) MC_CHECKED;
 void mc_folder_release(struct mc_folder *folder);

@@ -8,8 +8,9 @@
  * FOLDER, which is removed afterwards. The peak is that of plain sgemm on the same workers: the best
  * shape, measured before and between, so that a machine which slows down meanwhile is seen. The peak
  * of memory is that of the whole process: one number of threads a process. "busy" is the processor time
- * of the phase as a share of its seconds on all threads: a low one in the passes says that something
- * else ran on the machine.
+ * of the phase as a share of its seconds on all threads; a low one in the passes says that something
+ * else ran on the machine, and "by cpu", GFLOP a second of processor time against the peak, is then what
+ * a free machine would give.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +54,8 @@ struct bench {
 	struct spent round[PHASES], best[PHASES];
 	struct spent begun;         /* when the phase in work began */
 	struct mc_tap inner;        /* the observer's */
+	/* when the job went from one thing to the next */
+	double job_began, digests_ended, export_began, verify_began, job_ended;
 };
 
 static double clock_seconds(clockid_t clock)
@@ -237,12 +240,11 @@ static double attention_flops(const struct bench *b)
 
 static void print_row(const struct bench *b, const char *name, struct spent spent, double flops)
 {
-	double rate = flops / spent.seconds / 1e9;
+	double rate = flops / spent.seconds / 1e9, busy = spent.processor / spent.seconds / (double)b->o.threads;
 
-	printf("  %-28s %8.3f %6.0f %%", name, spent.seconds,
-	    100 * spent.processor / spent.seconds / (double)b->o.threads);
+	printf("  %-28s %8.3f %6.0f %%", name, spent.seconds, 100 * busy);
 	if (flops > 0)
-		printf(" %9.1f %7.1f %%", rate, 100 * rate / b->peak);
+		printf(" %9.1f %7.1f %% %7.1f %%", rate, 100 * rate / b->peak, 100 * rate / busy / b->peak);
 	printf("\n");
 }
 
@@ -270,7 +272,8 @@ static void print_phases(const struct bench *b)
 	struct spent pass = sum(b, ATTENTION, EXPERTS), phases = sum(b, LOAD, WRITE);
 
 	printf("  peak of sgemm %.1f GFLOP/s (lowest measurement between layers %.1f)\n", b->peak, b->peak_low);
-	printf("  %-28s %8s %8s %9s %9s\n", "phase, all layers", "seconds", "busy", "GFLOP/s", "of peak");
+	printf("  %-28s %8s %8s %9s %9s %9s\n", "phase, all layers", "seconds", "busy", "GFLOP/s", "of peak",
+	    "by cpu");
 	print_row(b, "load", b->best[LOAD], 0);
 	print_row(b, "attention, router", b->best[ATTENTION], all - experts);
 	print_row(b, "experts, all tokens", b->best[EXPERTS], experts);
@@ -284,46 +287,80 @@ static void print_phases(const struct bench *b)
 
 /* --- the whole job ----------------------------------------------------------------------------- */
 
-static bool print_manifest(const struct bench *b, double seconds, struct mc_error *err)
+static void on_progress(void *ctx, const struct mc_progress *progress)
 {
-	char *path = mc_format(err, "%s/manifest.json", b->o.out);
+	struct bench *b = ctx;
+
+	if (strcmp(progress->phase, "export") == 0)
+		b->export_began = clock_seconds(CLOCK_MONOTONIC);
+	else if (strcmp(progress->phase, "verify") == 0)
+		b->verify_began = clock_seconds(CLOCK_MONOTONIC);
+}
+
+/* The first event comes when the inputs are digested. */
+static void on_event(void *ctx, const struct mc_json *event)
+{
+	struct bench *b = ctx;
+
+	(void)event;
+	if (!(b->digests_ended > 0))
+		b->digests_ended = clock_seconds(CLOCK_MONOTONIC);
+}
+
+static struct mc_json *read_manifest(const char *folder, struct mc_error *err)
+{
+	char *path = mc_format(err, "%s/manifest.json", folder);
 	FILE *file = path == NULL ? NULL : fopen(path, "re");
-	struct mc_buf text;
 	struct mc_json *manifest = NULL;
-	double layers = 0;
+	struct mc_buf text;
 
 	mc_buf_init(&text, (size_t)64 << 20);
-	if (file != NULL && mc_file_read_all(fileno(file), path, &text, err))
+	if (file == NULL)
+		(void)mc_fail(err, MC_NOT_FOUND, folder, "the job left no manifest");
+	else if (mc_file_read_all(fileno(file), path, &text, err))
 		manifest = mc_json_parse(mc_buf_text(&text), text.length, path, err);
-	const struct mc_json *list = mc_json_get(manifest, "layers");
-	printf("  job: %.2f s", seconds);
-	for (size_t i = 0; i < mc_json_size(list); i++) {
-		const struct mc_json *one = mc_json_at(list, i);
-		layers += mc_json_number(mc_json_get(one, "seconds"));
-		printf("; layer %zu %.2f s, %.1f GFLOP/s", i, mc_json_number(mc_json_get(one, "seconds")),
-		    mc_json_number(mc_json_get(one, "gflops")));
-	}
-	printf("; digests, export and checks %.2f s\n", seconds - layers);
-	bool ok = manifest != NULL || file != NULL || mc_fail(err, MC_NOT_FOUND, b->o.out, "the job left no manifest");
 	if (file != NULL)
 		fclose(file);
-	mc_json_free(manifest);
 	mc_buf_release(&text);
 	free(path);
-	return ok;
+	return manifest;
+}
+
+static bool print_job(const struct bench *b, struct mc_error *err)
+{
+	struct mc_json *manifest = read_manifest(b->o.out, err);
+
+	if (manifest == NULL)
+		return false;
+	const struct mc_json *layers = mc_json_get(manifest, "layers");
+	printf("  as one job: %.2f s: digests %.2f, layers %.2f, export %.2f, checks and publishing %.2f\n",
+	    b->job_ended - b->job_began, b->digests_ended - b->job_began, b->export_began - b->digests_ended,
+	    b->verify_began - b->export_began, b->job_ended - b->verify_began);
+	for (size_t i = 0; i < mc_json_size(layers); i++) {
+		const struct mc_json *one = mc_json_at(layers, i);
+		double rate = mc_json_number(mc_json_get(one, "gflops"));
+		printf("    layer %zu: %.2f s, %.1f GFLOP/s, %.1f %% of peak\n", i,
+		    mc_json_number(mc_json_get(one, "seconds")), rate, 100 * rate / b->peak);
+	}
+	mc_json_free(manifest);
+	return true;
 }
 
 static bool run_job(struct bench *b, struct mc_error *err)
 {
+	struct mc_run_hooks hooks = {.progress = on_progress, .event = on_event, .ctx = b};
 	struct mc_plan plan;
 	struct mc_run_result result;
 
-	if (!mc_file_remove_tree(b->o.out, err) || !mc_plan_make(&plan, &b->job, false, &b->env, err)
-	    || !mc_calibrate(&b->job, &plan, b->o.out, NULL, &b->env, &result, err))
+	if (!mc_file_remove_tree(b->o.out, err) || !mc_plan_make(&plan, &b->job, false, &b->env, err))
 		return false;
+	b->job_began = clock_seconds(CLOCK_MONOTONIC);
+	if (!mc_calibrate(&b->job, &plan, b->o.out, &hooks, &b->env, &result, err))
+		return false;
+	b->job_ended = clock_seconds(CLOCK_MONOTONIC);
 	if (!result.valid)
 		return mc_fail(err, MC_INTERNAL, b->o.out, "the verdict of the job is not valid");
-	return print_manifest(b, result.seconds, err) && mc_file_remove_tree(b->o.out, err);
+	return print_job(b, err) && mc_file_remove_tree(b->o.out, err);
 }
 
 /* --- opening ----------------------------------------------------------------------------------- */

@@ -302,18 +302,18 @@ static void test_rotary_plain(void **state)
 
 static void test_rotary_spellings_agree(void **state)
 {
-	/* one model in the spellings of both framework versions, and in the oldest one */
-	static const char *const texts[] = {"{\"rope_theta\": 50000.0, \"rope_scaling\": "
-					    "{\"rope_type\": \"yarn\", \"factor\": 4.0, "
-					    "\"original_max_position_embeddings\": 512}}",
-	    "{\"rope_parameters\": {\"rope_theta\": 50000.0, \"rope_type\": \"yarn\", \"factor\": "
-	    "4.0, "
-	    "\"original_max_position_embeddings\": 512}}",
-	    "{\"rope_theta\": 50000.0, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, "
-	    "\"beta_fast\": 0, \"beta_slow\": null, \"attention_factor\": null}, "
-	    "\"original_max_position_embeddings\": 512}",
-	    "{\"rope_theta\": 50000.0, \"rope_scaling\": {\"type\": \"yarn\", "
-	    "\"original_max_position_embeddings\": 512}}" /* factor: 2048 / 512 */};
+	/* one model in the spellings of both framework versions, in the oldest one, and with the
+	 * factor left to 2048 / 512 */
+	static const char *const texts[] = {
+	    ("{\"rope_theta\": 50000.0, \"rope_scaling\": {\"rope_type\": \"yarn\", "
+	     "\"factor\": 4.0, \"original_max_position_embeddings\": 512}}"),
+	    ("{\"rope_parameters\": {\"rope_theta\": 50000.0, \"rope_type\": \"yarn\", "
+	     "\"factor\": 4.0, \"original_max_position_embeddings\": 512}}"),
+	    ("{\"rope_theta\": 50000.0, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, "
+	     "\"beta_fast\": 0, \"beta_slow\": null, \"attention_factor\": null}, "
+	     "\"original_max_position_embeddings\": 512}"),
+	    ("{\"rope_theta\": 50000.0, \"rope_scaling\": {\"type\": \"yarn\", "
+	     "\"original_max_position_embeddings\": 512}}")};
 	float first[12], other[12];
 	struct mc_rotary r;
 	struct mc_error err;
@@ -511,6 +511,12 @@ static void test_frequencies_llama3(void **state)
 			"\"original_max_position_embeddings\": 8192}}",
 		128, 10485760, &r, &err));
 	assert_frequencies(&r, narrow, 3, 1);
+	/* even where a wavelength stands exactly on both */
+	float edge[1];
+	r.dims = 2;
+	r.original_length = 2 * M_PI;
+	mc_rotary_frequencies(&r, edge);
+	assert_true(edge[0] == 0.0625f);
 }
 
 int main(void)

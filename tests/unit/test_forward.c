@@ -265,6 +265,24 @@ static void test_values_out_of_range(void **state)
 	expect_corrupt(s, "not finite after the dense block");
 }
 
+/* The token is named by its place in the whole batch, not in what is computed at once. */
+static void test_late_token_is_named(void **state)
+{
+	static const size_t lengths[] = {4500, 520};
+	struct hand_shape shape = plain;
+
+	(void)state;
+	shape.dtype = MC_F32;
+	shape.qk_norm = false;
+	struct setting *s = setting_new(&shape, lengths, 2, 2);
+	/* Channel 0 is nothing but in one token, and there it is too much for the router. */
+	memset((void *)s->hand.layer.o.data, 0, shape.width * s->hand.layer.o.cols * sizeof(float));
+	for (size_t t = 0; t < s->batch.tokens; t++)
+		s->hidden[t * shape.width] = t == 5000 ? 1000.0f : 0.0f;
+	((float *)s->hand.layer.router.data)[0] = 3e38f;
+	expect_corrupt(s, "router logit of token 5000 ");
+}
+
 /* --- arithmetic --------------------------------------------------------------------------- */
 
 static void test_flops(void **state)
@@ -297,6 +315,7 @@ int main(void)
 	    cmocka_unit_test(test_too_little_memory),
 	    cmocka_unit_test(test_canceled_anywhere),
 	    cmocka_unit_test(test_values_out_of_range),
+	    cmocka_unit_test(test_late_token_is_named),
 	    cmocka_unit_test(test_flops),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -81,6 +81,7 @@ static void test_expert_without_tokens(void **state)
 		float *got = forward(s, mode, &tap);
 
 		assert_true(distance(expected, got, values_of(s)) < 2e-6);
+		assert_int_equal(r.wrong, 0);
 		assert_int_equal(
 		    shown_at(&r, MC_SITE_DOWN, 3, 0)->rows, mode == ALL ? r.tokens : 0);
 		assert_false(was_shown(&r, MC_SITE_EXPERT_GATE_UP, 3));
@@ -96,11 +97,38 @@ static void test_expert_without_tokens(void **state)
 
 /* --- more tokens than go through at once -------------------------------------------------- */
 
-static void test_many_tokens(void **state)
+static void check_many_tokens(const struct hand_shape *shape, int mode)
 {
 	/* Groups of attention: 1500 + 2000, then 600 + 1, 0, 4200 alone; blocks cut elsewhere. */
 	static const size_t lengths[] = {1500, 2000, 600, 1, 0, 4200};
-	static const struct hand_shape shape = {.width = 8,
+	struct setting *s = setting_new(shape, lengths, 6, 2);
+	struct recorder r;
+	struct mc_tap tap = recorder_init(&r, s);
+	struct ref_layer_inputs in;
+	double *expected = reference(s, &in);
+	float *got = forward(s, mode, &tap);
+	size_t F = in.expert_width;
+
+	assert_true(distance(expected, got, values_of(s)) < 1e-5);
+	assert_int_equal(r.wrong, 0);
+	assert_int_equal(r.routed, shape->experts > 0 ? r.tokens : 0);
+	for (size_t e = 0; e < shape->experts; e++)
+		check_shown(&r, MC_SITE_DOWN, e, in.down + e * in.tokens * F, F, &in,
+		    mode == ALL ? MC_NO_INDEX : e);
+	if (shape->experts == 0)
+		check_shown(&r, MC_SITE_DOWN, MC_NO_INDEX, in.down, F, &in, MC_NO_INDEX);
+	check_shown(&r, MC_SITE_GATE_UP, MC_NO_INDEX, in.gate_up, in.width, &in, MC_NO_INDEX);
+	check_shown(&r, MC_SITE_O, MC_NO_INDEX, in.o, in.q_width, &in, MC_NO_INDEX);
+	free(got);
+	free(expected);
+	recorder_release(&r);
+	ref_layer_inputs_release(&in);
+	setting_free(s);
+}
+
+static void test_many_tokens(void **state)
+{
+	struct hand_shape shape = {.width = 8,
 	    .heads = 2,
 	    .kv_heads = 1,
 	    .head_dim = 4,
@@ -113,27 +141,10 @@ static void test_many_tokens(void **state)
 	    .seed = 8};
 
 	(void)state;
-	for (int mode = ROUTED; mode <= ALL; mode++) {
-		struct setting *s = setting_new(&shape, lengths, 6, 2);
-		struct recorder r;
-		struct mc_tap tap = recorder_init(&r, s);
-		struct ref_layer_inputs in;
-		double *expected = reference(s, &in);
-		float *got = forward(s, mode, &tap);
-
-		assert_true(distance(expected, got, values_of(s)) < 1e-5);
-		assert_int_equal(r.wrong, 0);
-		assert_int_equal(r.routed, r.tokens);
-		for (size_t e = 0; e < shape.experts; e++)
-			check_shown(&r, MC_SITE_DOWN, e, in.down + e * in.tokens * in.expert_width,
-			    in.expert_width, &in, mode == ALL ? MC_NO_INDEX : e);
-		check_shown(&r, MC_SITE_O, MC_NO_INDEX, in.o, in.q_width, &in, MC_NO_INDEX);
-		free(got);
-		free(expected);
-		recorder_release(&r);
-		ref_layer_inputs_release(&in);
-		setting_free(s);
-	}
+	check_many_tokens(&shape, ROUTED);
+	check_many_tokens(&shape, ALL);
+	shape.experts = 0;
+	check_many_tokens(&shape, ROUTED);
 }
 
 static bool refuse_down(void *ctx, const struct mc_tap_slice *slice, struct mc_error *e)
