@@ -16,17 +16,18 @@ struct mc_batch {
 	const uint32_t *ids;   /* [T] */
 	const uint64_t *start; /* [sequences + 1] */
 	size_t sequences;
-	size_t tokens;         /* T */
+	size_t tokens; /* T */
 };
 
 /* One layer's weights as stored, in the arena. */
 struct mc_layer {
 	const struct mc_model *model;
 	size_t index;
-	float *attention_norm, *ffn_norm, *q_norm, *k_norm; /* float32; q_norm, k_norm may be NULL */
+	float *attention_norm, *ffn_norm; /* float32 */
+	float *q_norm, *k_norm;           /* float32; NULL when there is none */
 	struct mc_weight q, k, v, o;
-	struct mc_weight router;              /* MoE layers */
-	struct mc_weight *gate, *up, *down;   /* [E] in MoE layers, [1] in dense ones */
+	struct mc_weight router;            /* MoE layers */
+	struct mc_weight *gate, *up, *down; /* [E] in MoE layers, [1] in dense ones */
 };
 
 /* Reads a layer into env->arena (take a mark before, rewind after). */
@@ -65,16 +66,18 @@ bool mc_moe_forward(const struct mc_moe_call *call, bool see_all_tokens, const s
 
 /* hidden [T, D] = embedding of ids, rows read one by one. Errors: INVALID for an id outside the
  * vocabulary; CORRUPT when a row is not finite; IO, NO_MEMORY, CANCELED. */
-bool mc_forward_embed(const struct mc_model *model, const struct mc_batch *batch, enum mc_dtype precision,
-    float *hidden, const struct mc_env *env, struct mc_error *err) MC_CHECKED;
+bool mc_forward_embed(const struct mc_model *model, const struct mc_batch *batch,
+    enum mc_dtype precision, float *hidden, const struct mc_env *env,
+    struct mc_error *err) MC_CHECKED;
 
-/* hidden [T, D] is replaced by the residual stream after the layer. tap may be NULL. The MoE block runs
- * by the behaviour of its module (NULL: routed only). The bits do not depend on the number of workers.
- * Errors: NO_MEMORY, CANCELED, CORRUPT ("layer 3": a value is not finite after attention), the tap's. */
+/* hidden [T, D] is replaced by the residual stream after the layer. tap may be NULL. The MoE block
+ * runs by the behaviour of its module (NULL: routed only). The bits do not depend on the number of
+ * workers. Errors: NO_MEMORY, CANCELED, CORRUPT ("layer 3": a value is not finite after attention),
+ * the tap's. */
 bool mc_forward_layer(const struct mc_layer *layer, const struct mc_batch *batch, float *hidden,
     const struct mc_tap *tap, const struct mc_env *env, struct mc_error *err) MC_CHECKED;
 
-/* Final norm and head for rows of the residual stream: logits [rows, V]. Weights are read on open. */
+/* Final norm and head for rows of the residual stream: logits [rows, V]. Weights are read by load. */
 struct mc_head {
 	float *norm;
 	struct mc_weight weight;
@@ -85,12 +88,12 @@ bool mc_head_load(struct mc_head *head, const struct mc_model *model, enum mc_dt
 bool mc_head_logits(const struct mc_head *head, const float *hidden, size_t rows, float *logits,
     const struct mc_env *env, struct mc_error *err) MC_CHECKED;
 
-/* Bytes of scratch that a layer's forward takes from the arena beyond its weights, at most: for the plan.
- * Bounded for any number of tokens. */
+/* Bytes of scratch that a layer's forward takes from the arena beyond its weights, at most: for the
+ * plan. Bounded for any number of tokens. */
 uint64_t mc_forward_scratch_bytes(const struct mc_model *model, size_t layer, size_t tokens,
     size_t longest_sequence, unsigned workers);
-/* Multiply-adds * 2 of a layer's products with weights for T tokens; all: experts see all tokens. The
- * products of attention itself depend on the sequences and are left out. */
+/* Multiply-adds * 2 of a layer's products with weights for T tokens; all: experts see all tokens.
+ * The products of attention itself depend on the sequences and are left out. */
 double mc_forward_flops(const struct mc_model *model, size_t layer, size_t tokens, bool all);
 
 #endif

@@ -78,6 +78,9 @@ bool mc_model_open(struct mc_model *model, const struct mc_roots *roots, const c
     struct mc_error *err) MC_CHECKED;
 void mc_model_close(struct mc_model *model);
 
+/* Whether the module's weight is a part of a tensor that others share (fused experts). */
+bool mc_module_is_slice(const struct mc_module *module);
+
 struct mc_module *mc_model_find(const struct mc_model *model, const char *name); /* or NULL */
 /* Puts `module` in the place of the module of the same name and returns the old one, whose owner is
  * then the caller. NULL when there is no such name. */

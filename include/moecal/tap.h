@@ -17,11 +17,11 @@
 #define MC_TAP_CHANNELS 512u
 
 enum mc_site {
-	MC_SITE_QKV,        /* input of q, k, v; D channels */
-	MC_SITE_O,          /* input of o; heads * head_dim channels */
-	MC_SITE_GATE_UP,    /* input of gate and up, all tokens, once for all experts in either mode, or dense; D */
+	MC_SITE_QKV,     /* input of q, k, v; D channels */
+	MC_SITE_O,       /* input of o; heads * head_dim channels */
+	MC_SITE_GATE_UP, /* input of gate and up, all tokens, once for all experts; D */
 	MC_SITE_EXPERT_GATE_UP, /* routed mode only: besides, the same for one expert's tokens; D */
-	MC_SITE_DOWN,       /* input of down: of one expert, or of the dense MLP (expert MC_NO_INDEX); F */
+	MC_SITE_DOWN, /* input of down: of an expert, of the dense MLP (expert MC_NO_INDEX); F */
 	MC_SITE_COUNT
 };
 
@@ -29,9 +29,9 @@ enum mc_site {
  * first_token + (rows ? rows[i] : i). */
 struct mc_tap_slice {
 	enum mc_site site;
-	size_t expert;        /* MC_NO_INDEX unless the site is one expert's */
+	size_t expert; /* MC_NO_INDEX unless the site is one expert's */
 	size_t first_channel, channels;
-	const float *x;       /* at first_channel already */
+	const float *x; /* at first_channel already */
 	size_t ldx;
 	const uint32_t *rows; /* or NULL: all of 0..count-1; ascending */
 	size_t count;
@@ -39,8 +39,8 @@ struct mc_tap_slice {
 	unsigned worker;
 };
 
-/* The router's choice for tokens first_token..first_token+tokens-1; index, weight [tokens, K]. Calls
- * come from the calling thread in token order. */
+/* The router's choice for tokens first_token..first_token+tokens-1; index, weight [tokens, K].
+ * Calls come from the calling thread in token order. */
 struct mc_tap_routing {
 	size_t first_token, tokens, k, experts;
 	const uint32_t *index;
@@ -49,7 +49,8 @@ struct mc_tap_routing {
 
 struct mc_tap {
 	bool (*inputs)(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err);
-	bool (*routing)(void *ctx, const struct mc_tap_routing *routing, struct mc_error *err); /* or NULL */
+	bool (*routing)(
+	    void *ctx, const struct mc_tap_routing *routing, struct mc_error *err); /* or NULL */
 	void *ctx;
 };
 

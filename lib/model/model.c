@@ -197,3 +197,8 @@ struct mc_module *mc_model_expert(
 		  offset < 4);
 	return model->modules[model->layers[layer].gate - 1 + 4 * expert + offset];
 }
+
+bool mc_module_is_slice(const struct mc_module *module)
+{
+	return module->kind == MC_KIND_LINEAR && module->weight != NULL && module->weight->entry->rank == 3;
+}

@@ -14,6 +14,8 @@
 
 #define NONE UINT32_MAX
 #define DIRECT 1024u             /* code points whose ids are looked up without a hash */
+#define MARK "\xE2\x96\x81"       /* U+2581, which stands for a space */
+#define MARK_BYTES 3u
 #define CACHED_WORD 256u         /* bytes; longer words are not remembered */
 #define CACHE_SLOTS (1u << 16)   /* a power of two */
 #define CACHE_BYTES (8u << 20)   /* of words, and as many ids; then it starts anew */
@@ -50,6 +52,8 @@ struct mc_tok_bpe {
 	uint32_t unk_id;              /* NONE: not in the vocabulary */
 	uint32_t direct[DIRECT];      /* ids of one-character tokens, or NONE */
 	uint32_t byte_ids[256];       /* of "<0x00>" to "<0xFF>", or NONE */
+	bool merges_over_mark;        /* some merge joins a text and a mark that follows it */
+	bool cuts_at_marks;           /* long words may be cut in front of marks */
 
 	struct symbol *symbols; /* scratch of one word */
 	size_t symbols_count, symbols_capacity;
@@ -125,6 +129,16 @@ static const struct merge *find_merge(
 	return merge->pair == UINT64_MAX ? NULL : merge;
 }
 
+static bool begins_with_mark(const char *text, size_t length)
+{
+	return length >= MARK_BYTES && memcmp(text, MARK, MARK_BYTES) == 0;
+}
+
+static bool ends_with_mark(const char *text, size_t length)
+{
+	return length >= MARK_BYTES && begins_with_mark(text + length - MARK_BYTES, MARK_BYTES);
+}
+
 struct merge_text {
 	const char *left, *right;
 	size_t left_length, right_length;
@@ -185,6 +199,9 @@ static bool add_merge(struct mc_tok_bpe *bpe, const struct merge_text *text, siz
 		return missing(rank, text->right, text->right_length, err);
 	if (!mc_tok_vocab_find(&bpe->vocab, whole->bytes, whole->length, &id))
 		return missing(rank, whole->bytes, whole->length, err);
+	if (begins_with_mark(text->right, text->right_length) &&
+	    !ends_with_mark(text->left, text->left_length))
+		bpe->merges_over_mark = true;
 	slot = merge_slot(bpe, left, right);
 	/* Of two merges of one pair the later counts. */
 	*slot = (struct merge){
@@ -245,6 +262,7 @@ static bool read_model(
 	    NULL};
 	const char *unk;
 	size_t length;
+	uint32_t id;
 
 	if (strcmp(node->type, "BPE") != 0)
 		return mc_tok_unsupported_type(node, err);
@@ -262,6 +280,10 @@ static bool read_model(
 	if (!read_vocab(bpe, node, err) || !read_merges(bpe, node, err))
 		return false;
 	find_short_tokens(bpe);
+	/* Where a mark follows something else nothing merges over it, unless a merge says so or a
+	 * character in between may vanish. ignore_merges asks for the word as a whole. */
+	bpe->cuts_at_marks = !bpe->merges_over_mark && !bpe->ignore_merges && bpe->unk_id != NONE &&
+	                     mc_tok_vocab_find(&bpe->vocab, MARK, MARK_BYTES, &id);
 	return true;
 }
 
@@ -499,7 +521,7 @@ static bool remember(struct mc_tok_bpe *bpe, uint64_t hash, const char *word, si
 	return true;
 }
 
-bool mc_tok_bpe_encode(struct mc_tok_bpe *bpe, const char *word, size_t length, struct mc_ids *out,
+static bool encode_word(struct mc_tok_bpe *bpe, const char *word, size_t length, struct mc_ids *out,
     struct mc_error *err)
 {
 	bool short_word = length < CACHED_WORD;
@@ -530,4 +552,36 @@ bool mc_tok_bpe_encode(struct mc_tok_bpe *bpe, const char *word, size_t length, 
 		}
 	}
 	return !short_word || remember(bpe, hash, word, length, out, first, err);
+}
+
+/* How far the beginning of a text reaches that merges by itself. */
+static size_t cut_before_mark(const char *text, size_t length)
+{
+	size_t at = 1;
+
+	for (;;) {
+		const char *mark = memmem(text + at, length - at, MARK, MARK_BYTES);
+
+		if (!mark)
+			return length;
+		at = (size_t)(mark - text);
+		if (!ends_with_mark(text, at))
+			return at;
+		at += MARK_BYTES;
+	}
+}
+
+bool mc_tok_bpe_encode(struct mc_tok_bpe *bpe, const char *word, size_t length, struct mc_ids *out,
+    struct mc_error *err)
+{
+	/* A whole text as one word: its parts are short, and most have come before. */
+	while (bpe->cuts_at_marks && length >= CACHED_WORD) {
+		size_t first = cut_before_mark(word, length);
+
+		if (!encode_word(bpe, word, first, out, err))
+			return false;
+		word += first;
+		length -= first;
+	}
+	return encode_word(bpe, word, length, out, err);
 }

@@ -22,12 +22,16 @@
 
 /* A tensor to write and where its bytes come from. */
 struct output {
-	const char *name;               /* borrowed from source or part */
+	const char *name;               /* borrowed from its source, or `owned` */
+	char *owned;                    /* of a slice: "<module>.weight"; or NULL */
 	const struct mc_st_entry *part; /* computed, in file; or NULL */
 	const struct mc_st_file *file;
 	const struct mc_ckpt_tensor *original;
-	enum mc_dtype dtype;
-	uint64_t bytes;
+	uint64_t offset, stored_bytes;  /* the part of the original that is written */
+	enum mc_dtype dtype;            /* as written */
+	unsigned rank;
+	uint64_t shape[MC_MAX_RANK];
+	uint64_t bytes;                 /* as written */
 	size_t shard;
 };
 
@@ -45,20 +49,72 @@ static bool add_output(struct outputs *list, struct output item, struct mc_error
 	return true;
 }
 
+static void release_outputs(struct outputs *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		free(list->items[i].owned);
+	free(list->items);
+}
+
+/* What an original's elements are written as. */
+static enum mc_dtype written_dtype(const struct mc_job *job, const struct mc_st_entry *entry)
+{
+	bool cast = job->spec->precision != MC_DTYPE_COUNT && mc_dtype_is_weight(entry->dtype);
+
+	return cast ? job->spec->precision : entry->dtype;
+}
+
 static bool add_original(struct outputs *list, const struct mc_job *job,
     const struct mc_ckpt_tensor *tensor, bool may_cast, struct mc_error *err)
 {
 	const struct mc_st_entry *entry = tensor->entry;
-	enum mc_dtype dtype = entry->dtype;
+	struct output item = {.name = entry->name,
+	    .original = tensor,
+	    .rank = entry->rank,
+	    .stored_bytes = entry->bytes,
+	    .dtype = may_cast ? written_dtype(job, entry) : entry->dtype};
 
-	if (may_cast && job->spec->precision != MC_DTYPE_COUNT && mc_dtype_is_weight(dtype))
-		dtype = job->spec->precision;
-	return add_output(list,
-	    (struct output){.name = entry->name,
-		.original = tensor,
-		.dtype = dtype,
-		.bytes = entry->bytes / mc_dtype_bits(entry->dtype) * mc_dtype_bits(dtype)},
-	    err);
+	memcpy(item.shape, entry->shape, sizeof item.shape);
+	item.bytes = entry->bytes / mc_dtype_bits(entry->dtype) * mc_dtype_bits(item.dtype);
+	return add_output(list, item, err);
+}
+
+/* The weight of a module that keeps it. One that is a slice of a fused tensor gets a tensor of its
+ * own, because its neighbours may be quantized. */
+static bool add_kept(
+    struct outputs *list, const struct mc_job *job, const struct mc_module *m, struct mc_error *err)
+{
+	const struct mc_st_entry *entry = m->weight->entry;
+	struct output item = {.original = m->weight, .rank = 2, .shape = {m->rows, m->cols}};
+
+	if (!mc_module_is_slice(m))
+		return add_original(list, job, m->weight, true, err);
+	item.owned = mc_format(err, "%s.weight", m->name);
+	if (item.owned == NULL)
+		return false;
+	item.name = item.owned;
+	item.offset = m->weight_offset;
+	item.dtype = written_dtype(job, entry);
+	item.stored_bytes = (uint64_t)m->rows * m->cols * mc_dtype_bits(entry->dtype) / 8;
+	item.bytes = (uint64_t)m->rows * m->cols * mc_dtype_bits(item.dtype) / 8;
+	if (add_output(list, item, err))
+		return true;
+	free(item.owned);
+	return false;
+}
+
+static bool add_part(struct outputs *list, const struct mc_st_file *file,
+    const struct mc_st_entry *entry, struct mc_error *err)
+{
+	struct output item = {.name = entry->name,
+	    .part = entry,
+	    .file = file,
+	    .dtype = entry->dtype,
+	    .bytes = entry->bytes,
+	    .rank = entry->rank};
+
+	memcpy(item.shape, entry->shape, sizeof item.shape);
+	return add_output(list, item, err);
 }
 
 /* Every computed tensor of module `m`: part entries whose name is "<module>.<suffix>". */
@@ -73,21 +129,15 @@ static bool add_computed(struct outputs *list, const struct mc_job *job, size_t 
 		scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name, &layout, err))
 		return false;
 	for (size_t i = 0; i < layout.count; i++) {
-		struct output item = {0};
+		const struct mc_st_file *file;
 		char *name = mc_format(err, "%s.%s", m->name, layout.items[i].suffix);
-		if (name == NULL)
-			return false;
-		item.part = mc_parts_find(parts, name, &item.file);
-		if (item.part == NULL)
-			(void)mc_fail(
-			    err, MC_CORRUPT, name, "the finished layers' files lack this tensor");
+		const struct mc_st_entry *entry = name == NULL ? NULL
+							       : mc_parts_find(parts, name, &file);
+		bool ok = entry != NULL ? add_part(list, file, entry, err)
+					: mc_fail(err, MC_CORRUPT, name == NULL ? "" : name,
+					      "the finished layers' files lack this tensor");
 		free(name);
-		if (item.part == NULL)
-			return false;
-		item.name = item.part->name;
-		item.dtype = item.part->dtype;
-		item.bytes = item.part->bytes;
-		if (!add_output(list, item, err))
+		if (!ok)
 			return false;
 	}
 	return m->bias == NULL || add_original(list, job, m->bias, true, err);
@@ -142,7 +192,7 @@ static bool list_checkpoint(struct outputs *list, const struct mc_export *export
 		if (mc_job_scheme(job, i) != NULL)
 			ok = add_computed(list, job, i, parts, err);
 		else if (m->weight != NULL)
-			ok = add_original(list, job, m->weight, true, err) &&
+			ok = add_kept(list, job, m, err) &&
 			     (m->bias == NULL || add_original(list, job, m->bias, true, err));
 		if (!ok)
 			return false;
@@ -158,9 +208,11 @@ static bool copy_original(struct mc_st_writer *writer, const struct mc_job *job,
 	const struct mc_st_entry *entry = item->original->entry;
 	bool cast = item->dtype != entry->dtype;
 
-	for (uint64_t at = 0; at < entry->bytes; at += COPY_BYTES) {
-		uint64_t n = entry->bytes - at < COPY_BYTES ? entry->bytes - at : COPY_BYTES;
-		if (!mc_checkpoint_read(&job->model.checkpoint, item->original, at, n, buffer, err))
+	for (uint64_t at = 0; at < item->stored_bytes; at += COPY_BYTES) {
+		uint64_t n = item->stored_bytes - at < COPY_BYTES ? item->stored_bytes - at
+								  : COPY_BYTES;
+		if (!mc_checkpoint_read(
+			&job->model.checkpoint, item->original, item->offset + at, n, buffer, err))
 			return false;
 		if (cast) {
 			size_t elements = n * 8 / mc_dtype_bits(entry->dtype);
@@ -202,13 +254,9 @@ static bool write_file(const struct mc_export *export, const char *path,
 	bool ok = writer != NULL && buffer != NULL && wide != NULL;
 
 	qsort(sorted, count, sizeof *sorted, compare_outputs);
-	for (size_t i = 0; ok && i < count; i++) {
-		const struct mc_st_entry *entry = sorted[i]->part != NULL
-						      ? sorted[i]->part
-						      : sorted[i]->original->entry;
-		ok = mc_st_writer_declare(
-		    writer, sorted[i]->name, sorted[i]->dtype, entry->rank, entry->shape, err);
-	}
+	for (size_t i = 0; ok && i < count; i++)
+		ok = mc_st_writer_declare(writer, sorted[i]->name, sorted[i]->dtype,
+		    sorted[i]->rank, sorted[i]->shape, err);
 	ok = ok && mc_st_writer_begin(writer, err);
 	for (size_t i = 0; ok && i < count; i++) {
 		struct output key = {.name = mc_st_writer_entry(writer, i)->name};
@@ -397,7 +445,7 @@ static bool write_checkpoint(
 		  write_recipe(export, folder, err) && copy_small_files(export, folder, err) &&
 		  mc_file_sync_folder(folder, err);
 
-	free(list.items);
+	release_outputs(&list);
 	free(folder);
 	return ok;
 }
@@ -422,13 +470,7 @@ static bool write_parameters(
 		for (size_t i = 0; ok && i < parts->files[f].count; i++) {
 			const struct mc_st_entry *entry = &parts->files[f].entries[i];
 			if (is_parameter(entry->name))
-				ok = add_output(&list,
-				    (struct output){.name = entry->name,
-					.part = entry,
-					.file = &parts->files[f],
-					.dtype = entry->dtype,
-					.bytes = entry->bytes},
-				    err);
+				ok = add_part(&list, &parts->files[f], entry, err);
 		}
 	const struct output **sorted = ok ? mc_alloc(
 						list.count + 1, sizeof *sorted, "parameters", err)
@@ -440,7 +482,7 @@ static bool write_parameters(
 	ok = ok && write_file(export, path, sorted, list.count, err);
 	free(sorted);
 	free(path);
-	free(list.items);
+	release_outputs(&list);
 	return ok;
 }
 

@@ -135,16 +135,29 @@ static bool check_sources(
 	return modules != NULL;
 }
 
+/* Is a tensor of this name what a module keeps: "<module>.weight"? */
+static bool is_kept_weight(const struct mc_export *export, const char *name)
+{
+	const char *dot = strrchr(name, '.');
+	char module[512];
+
+	if (dot == NULL || strcmp(dot, ".weight") != 0 || (size_t)(dot - name) >= sizeof module)
+		return false;
+	memcpy(module, name, (size_t)(dot - name));
+	module[dot - name] = '\0';
+	return mc_model_find(&export->job->model, module) != NULL;
+}
+
 /* The written folder must hold what the original held and the computed tensors, nothing else. */
 static bool check_rest(const struct mc_export *export, const struct mc_checkpoint *written,
-    const struct mc_parts *parts, struct mc_verdict *verdict)
+    const struct mc_parts *parts, struct mc_verdict *verdict, struct mc_error *err)
 {
 	const struct mc_model *model = &export->job->model;
 
 	for (size_t i = 0; i < written->count; i++) {
 		const char *name = written->tensors[i].entry->name;
 		const struct mc_st_file *file;
-		if (mc_parts_find(parts, name, &file) == NULL &&
+		if (mc_parts_find(parts, name, &file) == NULL && !is_kept_weight(export, name) &&
 		    mc_checkpoint_find(&model->checkpoint, name) == NULL)
 			mc_verdict_fail(verdict, MC_CHECK_EXPECTED,
 			    "%s is in the checkpoint and belongs to nothing", name);
@@ -155,11 +168,14 @@ static bool check_rest(const struct mc_export *export, const struct mc_checkpoin
 		const struct mc_module *m = model->modules[i];
 		if (m->weight == NULL || mc_job_scheme(export->job, i) != NULL)
 			continue;
-		if (mc_checkpoint_find(written, m->weight->entry->name) == NULL)
-			mc_verdict_fail(
-			    verdict, MC_CHECK_PRESENT, "%s is missing", m->weight->entry->name);
+		char *name = mc_format(err, "%s.weight", m->name);
+		if (name == NULL)
+			return false;
+		if (mc_checkpoint_find(written, name) == NULL)
+			mc_verdict_fail(verdict, MC_CHECK_PRESENT, "%s is missing", name);
 		else
 			mc_verdict_pass(verdict, MC_CHECK_PRESENT, 1);
+		free(name);
 	}
 	return true;
 }
@@ -200,7 +216,7 @@ bool mc_export_verify(const struct mc_export *export, bool *ret_valid, struct mc
 	source.parts = saved ? NULL : &parts;
 	*work = (struct work){.export = export, .source = &source, .parts = &parts};
 	ok = ok && check_modules(work, &verdict, err) &&
-	     (!saved || check_rest(export, &written, &parts, &verdict)) &&
+	     (!saved || check_rest(export, &written, &parts, &verdict, err)) &&
 	     check_sources(export, &verdict, err) && write_verdict(export, &verdict, err);
 	*ret_valid = ok && mc_verdict_valid(&verdict);
 	mc_verdict_release(&verdict);

@@ -5,12 +5,12 @@
  *
  * CHECKPOINT is what make_checkpoint writes. First the layers one by one through the library: load,
  * attention, experts, quantize, write; then, with --out, the same as one job by mc_calibrate into
- * FOLDER, which is removed afterwards. The peak is that of plain sgemm on the same workers: the best
- * shape, measured before and between, so that a machine which slows down meanwhile is seen. The peak
- * of memory is that of the whole process: one number of threads a process. "busy" is the processor time
- * of the phase as a share of its seconds on all threads; a low one in the passes says that something
- * else ran on the machine, and "by cpu", GFLOP a second of processor time against the peak, is then what
- * a free machine would give.
+ * FOLDER, which is removed afterwards. The peak is that of plain sgemm on the same workers: the
+ * best shape, measured before and between, so that a machine which slows down meanwhile is seen.
+ * The peak of memory is that of the whole process: one number of threads a process. "busy" is the
+ * processor time of the phase as a share of its seconds on all threads; a low one in the passes
+ * says that something else ran on the machine, and "by cpu", GFLOP a second of processor time
+ * against the peak, is then what a free machine would give.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,10 +50,10 @@ struct bench {
 	struct mc_batch batch;
 	struct mc_coverage coverage;
 	float *hidden;
-	double peak, peak_low;      /* best shape; the lowest of its measurements */
+	double peak, peak_low; /* best shape; the lowest of its measurements */
 	struct spent round[PHASES], best[PHASES];
-	struct spent begun;         /* when the phase in work began */
-	struct mc_tap inner;        /* the observer's */
+	struct spent begun;  /* when the phase in work began */
+	struct mc_tap inner; /* the observer's */
 	/* when the job went from one thing to the next */
 	double job_began, digests_ended, export_began, verify_began, job_ended;
 };
@@ -68,7 +68,8 @@ static double clock_seconds(clockid_t clock)
 
 static void begin_phase(struct bench *b)
 {
-	b->begun = (struct spent){clock_seconds(CLOCK_MONOTONIC), clock_seconds(CLOCK_PROCESS_CPUTIME_ID)};
+	b->begun = (struct spent){
+	    clock_seconds(CLOCK_MONOTONIC), clock_seconds(CLOCK_PROCESS_CPUTIME_ID)};
 }
 
 static void end_phase(struct bench *b, enum phase phase)
@@ -80,9 +81,10 @@ static void end_phase(struct bench *b, enum phase phase)
 	b->round[phase].processor += b->begun.processor - from.processor;
 }
 
-/* --- the peak ---------------------------------------------------------------------------------- */
+/* --- the peak --------------------------------------------------------------------------- */
 
-static bool measure_peak(struct bench *b, size_t m, size_t n, size_t k, double *ret, struct mc_error *err)
+static bool measure_peak(
+    struct bench *b, size_t m, size_t n, size_t k, double *ret, struct mc_error *err)
 {
 	return mc_linalg_measure(m, n, k, PEAK_SECONDS, &b->env, ret, err);
 }
@@ -92,7 +94,8 @@ static bool find_peak(struct bench *b, struct mc_error *err)
 {
 	const struct mc_model_config *c = &b->job.model.config;
 	const size_t shapes[][3] = {{1024, 1024, c->hidden}, {2048, 2048, 2048}, {768, 768, 768},
-	    {4096, c->expert_intermediate, c->hidden}, {1024, 2 * c->expert_intermediate, c->hidden},
+	    {4096, c->expert_intermediate, c->hidden},
+	    {1024, 2 * c->expert_intermediate, c->hidden},
 	    {256, c->hidden, c->expert_intermediate}};
 	double rate;
 
@@ -100,7 +103,8 @@ static bool find_peak(struct bench *b, struct mc_error *err)
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
 		if (!measure_peak(b, shapes[i][0], shapes[i][1], shapes[i][2], &rate, err))
 			return false;
-		printf("%s %zux%zux%zu %.0f", i > 0 ? "," : "", shapes[i][0], shapes[i][1], shapes[i][2], rate);
+		printf("%s %zux%zux%zu %.0f", i > 0 ? "," : "", shapes[i][0], shapes[i][1],
+		    shapes[i][2], rate);
 		b->peak = rate > b->peak ? rate : b->peak;
 	}
 	b->peak_low = b->peak;
@@ -120,7 +124,7 @@ static bool measure_again(struct bench *b, struct mc_error *err)
 	return true;
 }
 
-/* --- the layers, phase by phase ---------------------------------------------------------------- */
+/* --- the layers, phase by phase --------------------------------------------------------- */
 
 static bool hand_inputs(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
 {
@@ -129,7 +133,8 @@ static bool hand_inputs(void *ctx, const struct mc_tap_slice *slice, struct mc_e
 	return b->inner.inputs(b->inner.ctx, slice, err);
 }
 
-/* Attention of all tokens comes before the first choice; norm and router of its tokens count with it. */
+/* Attention of all tokens comes before the first choice; norm and router of its tokens count with
+ * it. */
 static bool hand_routing(void *ctx, const struct mc_tap_routing *routing, struct mc_error *err)
 {
 	struct bench *b = ctx;
@@ -139,7 +144,8 @@ static bool hand_routing(void *ctx, const struct mc_tap_routing *routing, struct
 	return b->inner.routing(b->inner.ctx, routing, err);
 }
 
-static bool write_part(const struct bench *b, const struct mc_layer_result *result, struct mc_error *err)
+static bool write_part(
+    const struct bench *b, const struct mc_layer_result *result, struct mc_error *err)
 {
 	char *path = mc_format(err, "%s/bench.part", b->o.checkpoint);
 	bool ok = path != NULL && mc_layer_result_write(result, &b->job, path, err);
@@ -164,9 +170,10 @@ static bool time_layer(struct bench *b, size_t index, struct mc_error *err)
 	if (!mc_layer_load(&layer, model, index, b->spec.precision, &b->env, err))
 		return false;
 	end_phase(b, LOAD);
-	if (!mc_coverage_layer_new(&b->coverage, index, model->config.experts, model->config.experts_per_token,
-		&coverage, err)
-	    || !mc_layer_observer_init(&observer, model, index, &b->batch, true, coverage, &b->env, err))
+	if (!mc_coverage_layer_new(&b->coverage, index, model->config.experts,
+		model->config.experts_per_token, &coverage, err) ||
+	    !mc_layer_observer_init(
+		&observer, model, index, &b->batch, true, coverage, &b->env, err))
 		return false;
 	b->inner = mc_layer_observer_tap(&observer);
 	if (!mc_forward_layer(&layer, &b->batch, b->hidden, &tap, &b->env, err))
@@ -185,7 +192,8 @@ static bool time_layer(struct bench *b, size_t index, struct mc_error *err)
 /* All layers once. The coverage says that every expert saw every token, or nothing was measured. */
 static bool time_round(struct bench *b, struct mc_error *err)
 {
-	bool ok = mc_forward_embed(&b->job.model, &b->batch, b->spec.precision, b->hidden, &b->env, err);
+	bool ok = mc_forward_embed(
+	    &b->job.model, &b->batch, b->spec.precision, b->hidden, &b->env, err);
 
 	memset(b->round, 0, sizeof b->round);
 	mc_coverage_init(&b->coverage);
@@ -194,8 +202,10 @@ static bool time_round(struct bench *b, struct mc_error *err)
 	for (size_t l = 0; ok && l < b->coverage.count; l++)
 		for (size_t e = 0; ok && e < b->coverage.layers[l].experts; e++)
 			if (b->coverage.layers[l].expert[e].seen != b->batch.tokens)
-				ok = mc_fail(err, MC_INTERNAL, "coverage", "layer %zu, expert %zu saw %llu of %zu tokens",
-				    l, e, (unsigned long long)b->coverage.layers[l].expert[e].seen, b->batch.tokens);
+				ok = mc_fail(err, MC_INTERNAL, "coverage",
+				    "layer %zu, expert %zu saw %llu of %zu tokens", l, e,
+				    (unsigned long long)b->coverage.layers[l].expert[e].seen,
+				    b->batch.tokens);
 	mc_coverage_release(&b->coverage);
 	for (size_t p = 0; ok && p < PHASES; p++)
 		if (!(b->best[p].seconds > 0) || b->round[p].seconds < b->best[p].seconds)
@@ -210,11 +220,12 @@ static bool time_layers(struct bench *b, struct mc_error *err)
 	struct mc_calibration_context context = {0};
 	size_t mark = mc_arena_mark(b->env.arena);
 
-	b->hidden = mc_arena_alloc(b->env.arena, b->batch.tokens * b->job.model.config.hidden, sizeof *b->hidden,
-	    "hidden states", err);
+	b->hidden = mc_arena_alloc(b->env.arena, b->batch.tokens * b->job.model.config.hidden,
+	    sizeof *b->hidden, "hidden states", err);
 	if (b->hidden == NULL || !mc_moe_registry_init(&registry, err))
 		return false;
-	bool ok = mc_calibration_context_enter(&context, &b->job.model, &registry, true, NULL, NULL, &b->env, err);
+	bool ok = mc_calibration_context_enter(
+	    &context, &b->job.model, &registry, true, NULL, NULL, &b->env, err);
 	for (size_t round = 0; ok && round < b->o.rounds; round++)
 		ok = time_round(b, err);
 	ok = mc_calibration_context_exit(&context, &b->env, err) && ok;
@@ -223,7 +234,7 @@ static bool time_layers(struct bench *b, struct mc_error *err)
 	return ok;
 }
 
-/* --- what is printed --------------------------------------------------------------------------- */
+/* --- what is printed -------------------------------------------------------------------- */
 
 /* Multiply-adds * 2 of attention's own products: each query with the keys up to its own. */
 static double attention_flops(const struct bench *b)
@@ -240,11 +251,13 @@ static double attention_flops(const struct bench *b)
 
 static void print_row(const struct bench *b, const char *name, struct spent spent, double flops)
 {
-	double rate = flops / spent.seconds / 1e9, busy = spent.processor / spent.seconds / (double)b->o.threads;
+	double rate = flops / spent.seconds / 1e9,
+	       busy = spent.processor / spent.seconds / (double)b->o.threads;
 
 	printf("  %-28s %8.3f %6.0f %%", name, spent.seconds, 100 * busy);
 	if (flops > 0)
-		printf(" %9.1f %7.1f %% %7.1f %%", rate, 100 * rate / b->peak, 100 * rate / busy / b->peak);
+		printf(" %9.1f %7.1f %% %7.1f %%", rate, 100 * rate / b->peak,
+		    100 * rate / busy / b->peak);
 	printf("\n");
 }
 
@@ -266,14 +279,15 @@ static void print_phases(const struct bench *b)
 
 	for (size_t l = 0; l < c->layers; l++)
 		linears += mc_forward_flops(&b->job.model, l, b->batch.tokens, true);
-	double experts = 2 * layers * tokens * (double)(c->hidden * c->expert_intermediate)
-	    * (double)(2 * c->experts + c->experts_per_token);
+	double experts = 2 * layers * tokens * (double)(c->hidden * c->expert_intermediate) *
+			 (double)(2 * c->experts + c->experts_per_token);
 	double all = linears + layers * attention_flops(b);
 	struct spent pass = sum(b, ATTENTION, EXPERTS), phases = sum(b, LOAD, WRITE);
 
-	printf("  peak of sgemm %.1f GFLOP/s (lowest measurement between layers %.1f)\n", b->peak, b->peak_low);
-	printf("  %-28s %8s %8s %9s %9s %9s\n", "phase, all layers", "seconds", "busy", "GFLOP/s", "of peak",
-	    "by cpu");
+	printf("  peak of sgemm %.1f GFLOP/s (lowest measurement between layers %.1f)\n", b->peak,
+	    b->peak_low);
+	printf("  %-28s %8s %8s %9s %9s %9s\n", "phase, all layers", "seconds", "busy", "GFLOP/s",
+	    "of peak", "by cpu");
 	print_row(b, "load", b->best[LOAD], 0);
 	print_row(b, "attention, router", b->best[ATTENTION], all - experts);
 	print_row(b, "experts, all tokens", b->best[EXPERTS], experts);
@@ -285,7 +299,7 @@ static void print_phases(const struct bench *b)
 	    tokens * layers / pass.seconds, tokens * layers / phases.seconds);
 }
 
-/* --- the whole job ----------------------------------------------------------------------------- */
+/* --- the whole job ---------------------------------------------------------------------- */
 
 static void on_progress(void *ctx, const struct mc_progress *progress)
 {
@@ -333,9 +347,11 @@ static bool print_job(const struct bench *b, struct mc_error *err)
 	if (manifest == NULL)
 		return false;
 	const struct mc_json *layers = mc_json_get(manifest, "layers");
-	printf("  as one job: %.2f s: digests %.2f, layers %.2f, export %.2f, checks and publishing %.2f\n",
-	    b->job_ended - b->job_began, b->digests_ended - b->job_began, b->export_began - b->digests_ended,
-	    b->verify_began - b->export_began, b->job_ended - b->verify_began);
+	printf("  as one job: %.2f s: digests %.2f, layers %.2f, export %.2f, checks and "
+	       "publishing %.2f\n",
+	    b->job_ended - b->job_began, b->digests_ended - b->job_began,
+	    b->export_began - b->digests_ended, b->verify_began - b->export_began,
+	    b->job_ended - b->verify_began);
 	for (size_t i = 0; i < mc_json_size(layers); i++) {
 		const struct mc_json *one = mc_json_at(layers, i);
 		double rate = mc_json_number(mc_json_get(one, "gflops"));
@@ -352,7 +368,8 @@ static bool run_job(struct bench *b, struct mc_error *err)
 	struct mc_plan plan;
 	struct mc_run_result result;
 
-	if (!mc_file_remove_tree(b->o.out, err) || !mc_plan_make(&plan, &b->job, false, &b->env, err))
+	if (!mc_file_remove_tree(b->o.out, err) ||
+	    !mc_plan_make(&plan, &b->job, false, &b->env, err))
 		return false;
 	b->job_began = clock_seconds(CLOCK_MONOTONIC);
 	if (!mc_calibrate(&b->job, &plan, b->o.out, &hooks, &b->env, &result, err))
@@ -363,22 +380,24 @@ static bool run_job(struct bench *b, struct mc_error *err)
 	return print_job(b, err) && mc_file_remove_tree(b->o.out, err);
 }
 
-/* --- opening ----------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------- */
 
 static bool make_spec(struct bench *b, struct mc_error *err)
 {
 	struct mc_json *json = mc_json_new_object();
 	struct mc_problems problems;
 	char *ids = mc_format(err, "%s/ids.npy", b->o.checkpoint);
-	bool ok = ids != NULL && mc_json_set(json, "model", mc_json_new_string(b->o.checkpoint), err)
-	    && mc_json_set(json, "dataset", mc_json_new_string(ids), err)
-	    && mc_json_set(json, "recipe", mc_json_new_string(b->o.recipe), err)
-	    && mc_json_set(json, "max_seq_length", mc_json_new_integer(32768), err);
+	bool ok = ids != NULL &&
+		  mc_json_set(json, "model", mc_json_new_string(b->o.checkpoint), err) &&
+		  mc_json_set(json, "dataset", mc_json_new_string(ids), err) &&
+		  mc_json_set(json, "recipe", mc_json_new_string(b->o.recipe), err) &&
+		  mc_json_set(json, "max_seq_length", mc_json_new_integer(32768), err);
 
 	mc_problems_init(&problems);
 	ok = ok && mc_spec_parse(&b->spec, json, &problems, err);
 	if (ok && problems.total > 0)
-		ok = mc_fail(err, MC_INVALID, problems.items[0].pointer, "%s", problems.items[0].text);
+		ok = mc_fail(
+		    err, MC_INVALID, problems.items[0].pointer, "%s", problems.items[0].text);
 	mc_problems_release(&problems);
 	mc_json_free(json);
 	free(ids);
@@ -387,17 +406,22 @@ static bool make_spec(struct bench *b, struct mc_error *err)
 
 static bool open_bench(struct bench *b, struct mc_error *err)
 {
-	b->env = (struct mc_env){.arena = &b->arena, .pool = mc_pool_new((unsigned)b->o.threads, err)};
-	if (b->env.pool == NULL || !mc_arena_init(&b->arena, MEMORY, err) || !mc_linalg_init(b->env.pool, err)
-	    || !make_spec(b, err) || !mc_job_open(&b->job, &b->spec, &b->env, err))
+	b->env = (struct mc_env){
+	    .arena = &b->arena, .pool = mc_pool_new((unsigned)b->o.threads, err)};
+	if (b->env.pool == NULL || !mc_arena_init(&b->arena, MEMORY, err) ||
+	    !mc_linalg_init(b->env.pool, err) || !make_spec(b, err) ||
+	    !mc_job_open(&b->job, &b->spec, &b->env, err))
 		return false;
 	if (b->job.model.config.experts == 0)
 		return mc_fail(err, MC_UNSUPPORTED, b->o.checkpoint, "the model has no experts");
 	for (size_t l = 0; l < b->job.model.config.layers; l++)
 		if (b->job.model.layers[l].moe == MC_NO_INDEX)
-			return mc_fail(err, MC_UNSUPPORTED, b->o.checkpoint, "layer %zu has no experts", l);
-	b->batch = (struct mc_batch){.ids = b->job.dataset.ids, .start = b->job.dataset.start,
-	    .sequences = b->job.dataset.sequences, .tokens = b->job.dataset.tokens};
+			return mc_fail(
+			    err, MC_UNSUPPORTED, b->o.checkpoint, "layer %zu has no experts", l);
+	b->batch = (struct mc_batch){.ids = b->job.dataset.ids,
+	    .start = b->job.dataset.start,
+	    .sequences = b->job.dataset.sequences,
+	    .tokens = b->job.dataset.tokens};
 	return true;
 }
 
@@ -430,15 +454,18 @@ int main(int argc, char **argv)
 
 	mc_error_init(&err);
 	if (!read_options(argc, argv, &b.o)) {
-		fprintf(stderr, "usage: bench_job CHECKPOINT [--threads N] [--recipe NAME] [--out FOLDER] [--rounds N]\n");
+		fprintf(stderr, "usage: bench_job CHECKPOINT [--threads N] [--recipe NAME] [--out "
+				"FOLDER] [--rounds N]\n");
 		return 2;
 	}
 	bool ok = open_bench(&b, &err);
 	if (ok) {
 		const struct mc_model_config *c = &b.job.model.config;
-		printf("%zu thread%s, %s, %zu tokens, %zu layers, D %zu, F %zu, E %zu, K %zu, %s, best of %zu\n",
-		    b.o.threads, b.o.threads == 1 ? "" : "s", mc_linalg_kernel(), b.batch.tokens, c->layers, c->hidden,
-		    c->expert_intermediate, c->experts, c->experts_per_token, b.o.recipe, b.o.rounds);
+		printf("%zu thread%s, %s, %zu tokens, %zu layers, D %zu, F %zu, E %zu, K %zu, %s, "
+		       "best of %zu\n",
+		    b.o.threads, b.o.threads == 1 ? "" : "s", mc_linalg_kernel(), b.batch.tokens,
+		    c->layers, c->hidden, c->expert_intermediate, c->experts, c->experts_per_token,
+		    b.o.recipe, b.o.rounds);
 		ok = find_peak(&b, &err) && time_layers(&b, &err);
 	}
 	if (ok)
@@ -446,10 +473,11 @@ int main(int argc, char **argv)
 	if (ok && b.o.out != NULL)
 		ok = run_job(&b, &err);
 	if (ok && getrusage(RUSAGE_SELF, &usage) == 0)
-		printf("  peak of memory %.0f MiB (arena %.0f MiB)\n", (double)usage.ru_maxrss / 1024,
-		    (double)b.arena.peak / 1048576);
+		printf("  peak of memory %.0f MiB (arena %.0f MiB)\n",
+		    (double)usage.ru_maxrss / 1024, (double)b.arena.peak / 1048576);
 	if (!ok)
-		fprintf(stderr, "bench_job: %s: %s: %s\n", mc_code_name(err.code), err.where, err.text);
+		fprintf(
+		    stderr, "bench_job: %s: %s: %s\n", mc_code_name(err.code), err.where, err.text);
 	mc_job_close(&b.job);
 	mc_spec_release(&b.spec);
 	mc_pool_free(b.env.pool);

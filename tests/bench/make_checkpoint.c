@@ -1,12 +1,14 @@
 /*
  * make_checkpoint.c - a mixture-of-experts checkpoint and token ids for measurements
  *
- *   make_checkpoint OUT [--layers N] [--hidden D] [--experts E] [--top-k K] [--intermediate F] [--heads H]
- *                   [--kv-heads N] [--head-dim N] [--vocab V] [--sequences N] [--length N] [--seed N]
+ *   make_checkpoint OUT [--layers N] [--hidden D] [--experts E] [--top-k K] [--intermediate F]
+ * [--heads H]
+ *                   [--kv-heads N] [--head-dim N] [--vocab V] [--sequences N] [--length N] [--seed
+ * N]
  *
- * Writes OUT/model.safetensors, OUT/ids.npy and, last, OUT/config.json: where it stands, the folder is
- * complete. Weights are bf16 with standard deviation 0.02, norms are 1. The shapes of a layer are
- * those of a real model of 30 G parameters unless given. The same options give the same bytes.
+ * Writes OUT/model.safetensors, OUT/ids.npy and, last, OUT/config.json: where it stands, the folder
+ * is complete. Weights are bf16 with standard deviation 0.02, norms are 1. The shapes of a layer
+ * are those of a real model of 30 G parameters unless given. The same options give the same bytes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +38,7 @@ struct maker {
 	uint16_t *chunk;         /* [CHUNK] */
 };
 
-/* --- numbers ----------------------------------------------------------------------------------- */
+/* --- numbers ---------------------------------------------------------------------------- */
 
 /* A 64-bit number for each position: the order of making does not matter. */
 static uint64_t scramble(uint64_t x)
@@ -67,7 +69,7 @@ static void fill_random(const struct maker *maker, uint64_t seed, size_t count)
 	}
 }
 
-/* --- tensors ----------------------------------------------------------------------------------- */
+/* --- tensors ---------------------------------------------------------------------------- */
 
 static bool declare(struct mc_st_writer *writer, uint64_t rows, uint64_t cols, const char *name,
     struct mc_error *err)
@@ -77,7 +79,8 @@ static bool declare(struct mc_st_writer *writer, uint64_t rows, uint64_t cols, c
 	return mc_st_writer_declare(writer, name, MC_BF16, cols > 0 ? 2 : 1, shape, err);
 }
 
-static bool declare_layer(struct mc_st_writer *writer, const struct options *o, size_t layer, struct mc_error *err)
+static bool declare_layer(
+    struct mc_st_writer *writer, const struct options *o, size_t layer, struct mc_error *err)
 {
 	const size_t q = o->heads * o->head_dim, kv = o->kv_heads * o->head_dim;
 	const struct {
@@ -98,19 +101,19 @@ static bool declare_layer(struct mc_st_writer *writer, const struct options *o, 
 	}
 	for (size_t i = 0; ok && i < 3 * o->experts; i++) {
 		bool down = i % 3 == 2;
-		snprintf(name, sizeof name, "model.layers.%zu.mlp.experts.%zu.%s.weight", layer, i / 3,
-		    projections[i % 3]);
-		ok = declare(writer, down ? o->hidden : o->intermediate, down ? o->intermediate : o->hidden,
-		    name, err);
+		snprintf(name, sizeof name, "model.layers.%zu.mlp.experts.%zu.%s.weight", layer,
+		    i / 3, projections[i % 3]);
+		ok = declare(writer, down ? o->hidden : o->intermediate,
+		    down ? o->intermediate : o->hidden, name, err);
 	}
 	return ok;
 }
 
 static bool declare_all(struct mc_st_writer *writer, const struct options *o, struct mc_error *err)
 {
-	bool ok = declare(writer, o->vocab, o->hidden, "model.embed_tokens.weight", err)
-	    && declare(writer, o->hidden, 0, "model.norm.weight", err)
-	    && declare(writer, o->vocab, o->hidden, "lm_head.weight", err);
+	bool ok = declare(writer, o->vocab, o->hidden, "model.embed_tokens.weight", err) &&
+		  declare(writer, o->hidden, 0, "model.norm.weight", err) &&
+		  declare(writer, o->vocab, o->hidden, "lm_head.weight", err);
 
 	for (size_t l = 0; ok && l < o->layers; l++)
 		ok = declare_layer(writer, o, l, err);
@@ -118,10 +121,12 @@ static bool declare_all(struct mc_st_writer *writer, const struct options *o, st
 }
 
 /* Tensor number `index`: norms, the only ones of rank 1, are all 1. */
-static bool write_tensor(struct maker *maker, struct mc_st_writer *writer, size_t index, struct mc_error *err)
+static bool write_tensor(
+    struct maker *maker, struct mc_st_writer *writer, size_t index, struct mc_error *err)
 {
 	const struct mc_st_entry *entry = mc_st_writer_entry(writer, index);
-	uint64_t count = entry->bytes / sizeof(uint16_t), seed = scramble(maker->o.seed) + scramble(index);
+	uint64_t count = entry->bytes / sizeof(uint16_t),
+		 seed = scramble(maker->o.seed) + scramble(index);
 
 	for (uint64_t at = 0; at < count; at += CHUNK) {
 		size_t n = count - at < CHUNK ? (size_t)(count - at) : CHUNK;
@@ -140,7 +145,8 @@ static bool write_weights(struct maker *maker, struct mc_error *err)
 {
 	char *path = mc_format(err, "%s/model.safetensors", maker->folder);
 	struct mc_st_writer *writer = path == NULL ? NULL : mc_st_writer_new(path, err);
-	bool ok = writer != NULL && declare_all(writer, &maker->o, err) && mc_st_writer_begin(writer, err);
+	bool ok = writer != NULL && declare_all(writer, &maker->o, err) &&
+		  mc_st_writer_begin(writer, err);
 
 	for (size_t i = 0; ok && mc_st_writer_entry(writer, i) != NULL; i++)
 		ok = write_tensor(maker, writer, i, err);
@@ -150,9 +156,10 @@ static bool write_weights(struct maker *maker, struct mc_error *err)
 	return ok;
 }
 
-/* --- the other files --------------------------------------------------------------------------- */
+/* --- the other files -------------------------------------------------------------------- */
 
-/* Version 1.0 of the format: magic, length of the header, header padded so that data begin at 128. */
+/* Version 1.0 of the format: magic, length of the header, header padded so that data begin at 128.
+ */
 static bool write_ids(const struct maker *maker, struct mc_error *err)
 {
 	const struct options *o = &maker->o;
@@ -165,8 +172,8 @@ static bool write_ids(const struct maker *maker, struct mc_error *err)
 		static const unsigned char magic[] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 118, 0};
 		char header[119];
 		int length = snprintf(header, sizeof header,
-		    "{'descr': '<u%zu', 'fortran_order': False, 'shape': (%zu, %zu), }", size, o->sequences,
-		    o->length);
+		    "{'descr': '<u%zu', 'fortran_order': False, 'shape': (%zu, %zu), }", size,
+		    o->sequences, o->length);
 		memset(file, ' ', 127);
 		file[127] = '\n';
 		memcpy(file, magic, sizeof magic);
@@ -190,23 +197,30 @@ static bool write_config(const struct maker *maker, struct mc_error *err)
 	char *path = mc_format(err, "%s/config.json", maker->folder);
 	char *text = mc_format(err,
 	    "{\n  \"architectures\": [\"Qwen3MoeForCausalLM\"],\n  \"model_type\": \"qwen3_moe\",\n"
-	    "  \"torch_dtype\": \"bfloat16\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
-	    "  \"hidden_size\": %zu,\n  \"num_hidden_layers\": %zu,\n  \"num_attention_heads\": %zu,\n"
+	    "  \"torch_dtype\": \"bfloat16\",\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": "
+	    "false,\n"
+	    "  \"hidden_size\": %zu,\n  \"num_hidden_layers\": %zu,\n  \"num_attention_heads\": "
+	    "%zu,\n"
 	    "  \"num_key_value_heads\": %zu,\n  \"head_dim\": %zu,\n  \"intermediate_size\": %zu,\n"
-	    "  \"moe_intermediate_size\": %zu,\n  \"num_experts\": %zu,\n  \"num_experts_per_tok\": %zu,\n"
-	    "  \"norm_topk_prob\": true,\n  \"decoder_sparse_step\": 1,\n  \"mlp_only_layers\": [],\n"
-	    "  \"rms_norm_eps\": 1e-06,\n  \"rope_theta\": 1000000.0,\n  \"max_position_embeddings\": %zu,\n"
-	    "  \"use_sliding_window\": false,\n  \"tie_word_embeddings\": false,\n  \"vocab_size\": %zu\n}\n",
-	    o->hidden, o->layers, o->heads, o->kv_heads, o->head_dim, 8 * o->intermediate, o->intermediate,
-	    o->experts, o->top_k, positions, o->vocab);
-	bool ok = path != NULL && text != NULL && mc_file_write_durable(path, text, strlen(text), err);
+	    "  \"moe_intermediate_size\": %zu,\n  \"num_experts\": %zu,\n  "
+	    "\"num_experts_per_tok\": %zu,\n"
+	    "  \"norm_topk_prob\": true,\n  \"decoder_sparse_step\": 1,\n  \"mlp_only_layers\": "
+	    "[],\n"
+	    "  \"rms_norm_eps\": 1e-06,\n  \"rope_theta\": 1000000.0,\n  "
+	    "\"max_position_embeddings\": %zu,\n"
+	    "  \"use_sliding_window\": false,\n  \"tie_word_embeddings\": false,\n  "
+	    "\"vocab_size\": %zu\n}\n",
+	    o->hidden, o->layers, o->heads, o->kv_heads, o->head_dim, 8 * o->intermediate,
+	    o->intermediate, o->experts, o->top_k, positions, o->vocab);
+	bool ok = path != NULL && text != NULL &&
+		  mc_file_write_durable(path, text, strlen(text), err);
 
 	free(path);
 	free(text);
 	return ok;
 }
 
-/* --- options ----------------------------------------------------------------------------------- */
+/* --- options ---------------------------------------------------------------------------- */
 
 static bool read_options(int argc, char **argv, struct options *o, struct mc_error *err)
 {
@@ -227,21 +241,31 @@ static bool read_options(int argc, char **argv, struct options *o, struct mc_err
 			return mc_fail(err, MC_INVALID, argv[i], "is not an option");
 		unsigned long long value = i + 1 < argc ? strtoull(argv[i + 1], &end, 10) : 0;
 		if (end == NULL || *end != '\0' || value == 0 || value > MAX_VALUE)
-			return mc_fail(err, MC_INVALID, argv[i], "needs a number from 1 to %u", MAX_VALUE);
+			return mc_fail(
+			    err, MC_INVALID, argv[i], "needs a number from 1 to %u", MAX_VALUE);
 		*known[k].value = (size_t)value;
 	}
 	if (o->top_k > o->experts || o->heads % o->kv_heads != 0)
 		return mc_fail(err, MC_INVALID, "options",
-		    "%zu experts of %zu a token, %zu heads in %zu groups: impossible", o->top_k, o->experts,
-		    o->heads, o->kv_heads);
+		    "%zu of %zu experts a token, %zu heads over %zu key heads: must fit", o->top_k,
+		    o->experts, o->heads, o->kv_heads);
 	return true;
 }
 
 int main(int argc, char **argv)
 {
-	static struct maker maker = {.o = {.layers = 2, .hidden = 2048, .experts = 128, .top_k = 8,
-	    .intermediate = 768, .heads = 32, .kv_heads = 4, .head_dim = 128, .vocab = 8192,
-	    .sequences = 16, .length = 512, .seed = 1}};
+	static struct maker maker = {.o = {.layers = 2,
+					 .hidden = 2048,
+					 .experts = 128,
+					 .top_k = 8,
+					 .intermediate = 768,
+					 .heads = 32,
+					 .kv_heads = 4,
+					 .head_dim = 128,
+					 .vocab = 8192,
+					 .sequences = 16,
+					 .length = 512,
+					 .seed = 1}};
 	struct mc_error err;
 
 	mc_error_init(&err);
@@ -252,9 +276,9 @@ int main(int argc, char **argv)
 	maker.folder = argv[1];
 	make_levels(maker.levels);
 	maker.chunk = mc_alloc(CHUNK, sizeof *maker.chunk, "values", &err);
-	bool ok = maker.chunk != NULL && read_options(argc, argv, &maker.o, &err)
-	    && mc_file_make_folders(maker.folder, &err) && write_weights(&maker, &err)
-	    && write_ids(&maker, &err) && write_config(&maker, &err);
+	bool ok = maker.chunk != NULL && read_options(argc, argv, &maker.o, &err) &&
+		  mc_file_make_folders(maker.folder, &err) && write_weights(&maker, &err) &&
+		  write_ids(&maker, &err) && write_config(&maker, &err);
 	free(maker.chunk);
 	if (!ok)
 		fprintf(stderr, "make_checkpoint: %s: %s\n", err.where, err.text);

@@ -9,8 +9,6 @@
 
 #include "forward_setting.h"
 
-
-
 /* One slice of one site of one expert. */
 struct shown {
 	size_t channels, rows;
@@ -48,8 +46,8 @@ static inline bool record_inputs(void *ctx, const struct mc_tap_slice *slice, st
 		r->wrong++;
 		return true;
 	}
-	struct shown *s =
-	    shown_at(r, slice->site, slice->expert, slice->first_channel / MC_TAP_CHANNELS);
+	struct shown *s = shown_at(
+	    r, slice->site, slice->expert, slice->first_channel / MC_TAP_CHANNELS);
 	if (s->x == NULL) {
 		s->channels = slice->channels;
 		s->x = calloc(r->tokens * s->channels, sizeof *s->x);
@@ -72,7 +70,8 @@ static inline bool record_inputs(void *ctx, const struct mc_tap_slice *slice, st
 	return true;
 }
 
-static inline bool record_routing(void *ctx, const struct mc_tap_routing *routing, struct mc_error *e)
+static inline bool record_routing(
+    void *ctx, const struct mc_tap_routing *routing, struct mc_error *e)
 {
 	struct recorder *r = ctx;
 

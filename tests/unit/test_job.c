@@ -22,6 +22,8 @@
 #include "moecal/statistics.h"
 #include "moecal/verdict.h"
 
+#include "reference/toy.h"
+
 #define MODEL "tests/data/qwen3moe-2m"
 #define LAYERS 4
 
@@ -438,6 +440,45 @@ static void test_verify_finds_damage(void **state)
 	mc_arena_release(&arena);
 }
 
+/* Every layout of a checkpoint goes through: families, fused experts of which some keep their
+ * weights, tied embeddings, layers without experts, biases, shards, stored in any dtype. */
+static void test_every_layout(void **state)
+{
+	struct mc_toy toys[] = {mc_toy(MC_TOY_QWEN3_MOE), mc_toy(MC_TOY_MIXTRAL),
+	    mc_toy(MC_TOY_QWEN3_MOE), mc_toy(MC_TOY_QWEN3_MOE), mc_toy(MC_TOY_MIXTRAL)};
+	static const char *const precisions[] = {"auto", "float32", "bfloat16"};
+	struct mc_run_result result;
+	struct mc_error err;
+	char folder[128], out[128], spec[900];
+	(void)state;
+
+	toys[0].fused = true;
+	toys[1].version_5 = toys[1].fused = true;
+	toys[2].tied = toys[2].attention_bias = true;
+	toys[2].dense_layers = 1;
+	toys[3].shards = 3;
+	toys[3].dtype = MC_F32;
+	toys[4].dtype = MC_F16;
+	write_text(path_of(scratch, "ids.jsonl"),
+	    "{\"input_ids\": [1, 2, 3, 4, 5, 6, 7]}\n{\"input_ids\": [7, 6, 5]}\n");
+	for (size_t i = 0; i < sizeof toys / sizeof *toys; i++)
+		for (size_t p = 0; p < 3; p++) {
+			mc_error_init(&err);
+			snprintf(folder, sizeof folder, "%s/toy-%zu-%zu", scratch, i, p);
+			snprintf(out, sizeof out, "%s/toy-out-%zu-%zu", scratch, i, p);
+			assert_true(mc_file_make_folders(folder, &err));
+			assert_true(mc_toy_write(&toys[i], folder, &err));
+			snprintf(spec, sizeof spec,
+			    "{\"model\": \"%s\", \"dataset\": \"%s/ids.jsonl\", \"precision\": "
+			    "\"%s\", \"recipe\": "
+			    "{\"targets\": [\"Linear\"], \"ignore\": [\"lm_head\", "
+			    "\"re:.*experts.1.*\"], "
+			    "\"scheme\": \"FP8\"}}",
+			    folder, scratch, precisions[p]);
+			require_job(spec, out, 2, &result);
+		}
+}
+
 static void test_output_folder_must_be_ours(void **state)
 {
 	struct control control = {0};
@@ -468,6 +509,7 @@ int main(void)
 	    cmocka_unit_test(test_without_data),
 	    cmocka_unit_test(test_head_and_presets),
 	    cmocka_unit_test(test_verify_finds_damage),
+	    cmocka_unit_test(test_every_layout),
 	    cmocka_unit_test(test_output_folder_must_be_ours),
 	};
 	return cmocka_run_group_tests_name("job", tests, make_scratch, remove_scratch);

@@ -225,6 +225,70 @@ static void test_against_definition(void **state)
 	}
 }
 
+/* Long words in which spaces stand as marks: cut in front of them where the merges allow it. */
+static void test_marks(void **state)
+{
+	static const char *const marks[] = {"▁", "a", "b", "?", "x"};
+	static const char vocab[] = "{\"▁\":0,\"a\":1,\"b\":2,\"?\":3,\"▁a\":4,\"▁▁\":5,\"ab\":6,"
+	                            "\"▁ab\":7,\"▁▁ab\":8,\"▁▁▁\":9,\"a▁\":10,\"b▁\":11}";
+	static const struct naive_merge merges[] = {
+	    {0, 1, 4}, {1, 2, 6}, {0, 0, 5}, {4, 2, 7}, {5, 6, 8}, {5, 0, 9}, {1, 0, 10}, {2, 0, 11}};
+	struct mc_tokenizer *cut = make((struct parts){.vocab = vocab,
+	    .model = "\"unk_token\":\"?\",",
+	    .merges = "[\"▁ a\",\"a b\",\"▁ ▁\",\"▁a b\",\"▁▁ ab\",\"▁▁ ▁\"]"});
+	struct mc_tokenizer *crossing = make((struct parts){.vocab = vocab,
+	    .model = "\"unk_token\":\"?\",",
+	    .merges = "[\"▁ a\",\"a b\",\"▁ ▁\",\"▁a b\",\"▁▁ ab\",\"▁▁ ▁\",\"a ▁\",\"b ▁\"]"});
+	uint32_t seed = 3;
+
+	(void)state;
+	for (unsigned round = 0; round < 60; round++) {
+		struct mc_tokenizer *t = round % 2 ? crossing : cut;
+		uint32_t symbols[900];
+		size_t length = 0, count = 900;
+		char text[2701];
+		struct mc_ids ids = {0};
+		struct mc_error err;
+
+		mc_error_init(&err);
+		for (size_t i = 0; i < count; i++) {
+			uint32_t symbol = next_random(&seed) % 5;
+
+			symbols[i] = symbol < 4 ? symbol : 3; /* x is unknown */
+			length += (size_t)snprintf(
+			    text + length, sizeof(text) - length, "%s", marks[symbol]);
+		}
+		count = naive_bpe(symbols, count, merges, round % 2 ? 8 : 6);
+		assert_true(mc_tokenizer_encode(
+		    t, text, length, MC_ADD_SPECIAL_NO, true, &ids, &err));
+		assert_int_equal(ids.count, count);
+		assert_memory_equal(ids.ids, symbols, count * sizeof(*symbols));
+		mc_ids_release(&ids);
+	}
+	mc_tokenizer_free(cut);
+	mc_tokenizer_free(crossing);
+}
+
+/* With characters that vanish, marks on both sides of one meet. */
+static void test_marks_around_nothing(void **state)
+{
+	struct mc_tokenizer *t = make((struct parts){
+	    .vocab = "{\"▁\":0,\"a\":1,\"▁▁\":2}", .merges = "[\"▁ ▁\"]"});
+	char text[601];
+	struct mc_ids ids = {0};
+	struct mc_error err;
+
+	(void)state;
+	mc_error_init(&err);
+	memset(text, 'a', 600);
+	memcpy(text, "▁x▁", 7);
+	assert_true(mc_tokenizer_encode(t, text, 600, MC_ADD_SPECIAL_NO, true, &ids, &err));
+	assert_int_equal(ids.count, 594);
+	assert_int_equal(ids.ids[0], 2);
+	mc_ids_release(&ids);
+	mc_tokenizer_free(t);
+}
+
 /* A word of half a million letters: quadratic merging would take minutes. */
 static void test_long_word(void **state)
 {
@@ -294,6 +358,8 @@ int main(void)
 	    cmocka_unit_test(test_invalid_utf8),
 	    cmocka_unit_test(test_nul),
 	    cmocka_unit_test(test_against_definition),
+	    cmocka_unit_test(test_marks),
+	    cmocka_unit_test(test_marks_around_nothing),
 	    cmocka_unit_test(test_long_word),
 	    cmocka_unit_test(test_many_words),
 	    cmocka_unit_test(test_size),
