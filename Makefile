@@ -139,6 +139,7 @@ check-full: check check-asan check-tsan check-clang check-crash parity-models pa
 # --- doors: compare with reference results; FIXTURES=DIR points at other cases ----------------------
 
 SHARED ?= ../shared
+comma := ,
 .PHONY: parity parity-models parity-tokenizers parity-perplexity interop
 # Cases that must pass; others are skipped by name while their scheme is not there yet.
 PARITY_REQUIRED := W[0-9]A16*,w4a16-g*,w4a16-channel*,W8A8*,W4A8*,FP8,FP8.f32,FP8-routed*,FP8_DYNAMIC*,FP8_BLOCK*,w8a8-static*,w4a8-fp8-static*
@@ -147,7 +148,7 @@ parity: deps $(BUILD)/doors/parity ## quantized tensors against llm-compressor's
 parity-models: deps $(BUILD)/doors/parity_models ## forward passes against transformers'
 	@$(BUILD)/doors/parity_models $(if $(FIXTURES),,--only 'qwen3_moe*,mixtral*') $(or $(FIXTURES),$(SHARED)/fixtures/architectures)
 parity-tokenizers: deps $(BUILD)/doors/parity_tokenizers ## token ids against the tokenizers library's
-	@$(BUILD)/doors/parity_tokenizers $(or $(FIXTURES),$(SHARED)/fixtures/tokenizers)
+	@$(BUILD)/doors/parity_tokenizers $(if $(FIXTURES),,--require qwen2$(comma)qwen35$(comma)llama3$(comma)gpt_oss$(comma)mixtral$(comma)deepseek_v3) $(or $(FIXTURES),$(SHARED)/fixtures/tokenizers)
 parity-perplexity: deps all ## perplexity of a real model against transformers'
 	@sh tests/doors/perplexity.sh $(MOECAL) $(SHARED)
 interop: all $(BUILD)/doors/logits ## checkpoints that we wrote, loaded by transformers (Python packages in build/venv)

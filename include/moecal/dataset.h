@@ -22,7 +22,7 @@ struct mc_dataset_options {
 	uint64_t num_samples;    /* keep at most so many sequences; 0: all */
 	uint64_t max_seq_length; /* cut longer ones; never pad; > 0 */
 	bool concatenate;        /* join all samples, cut into full chunks, drop the tail */
-	bool shuffle;            /* by seed, before choosing num_samples; else file order */
+	bool shuffle;            /* samples by seed, before joining and choosing; else file order */
 	uint64_t seed;
 	enum mc_add_special add_special;
 	uint64_t vocab_size;     /* ids at or above are INVALID; names file, line/row and id */
@@ -34,7 +34,7 @@ struct mc_dataset {
 	uint64_t *start;     /* [sequences + 1]; owned */
 	size_t sequences;
 	uint64_t tokens;
-	uint64_t samples_read; /* samples in the files (before choosing) */
+	uint64_t samples_read; /* all of the files, or as many as num_samples needed (not shuffled) */
 	uint64_t empty_samples; /* samples that yielded no token, left out */
 };
 

@@ -18,10 +18,12 @@
 
 static bool reserve_sample(struct mc_samples *s, struct mc_error *err)
 {
-	return mc_grow((void **)&s->start, &s->capacity, s->count + 2, sizeof *s->start, "samples", err);
+	return mc_grow(
+	    (void **)&s->start, &s->capacity, s->count + 2, sizeof *s->start, "samples", err);
 }
 
-/* Ends the sample whose ids were appended since the last one; one without ids is counted and left out. */
+/* Ends the sample whose ids were appended since the last one; one without ids is counted and left
+ * out. */
 static void end_sample(struct mc_samples *s)
 {
 	uint64_t most = s->options->max_seq_length;
@@ -46,39 +48,51 @@ bool mc_samples_are_enough(const struct mc_samples *s)
 	return (o->concatenate ? s->ids.count / o->max_seq_length : s->count) >= o->num_samples;
 }
 
-bool mc_samples_add_ids(struct mc_samples *s, const int64_t *ids, size_t count, const char *where, struct mc_error *err)
+bool mc_samples_add_ids(
+    struct mc_samples *s, const int64_t *ids, size_t count, const char *where, struct mc_error *err)
 {
-	if (!reserve_sample(s, err) || !mc_grow((void **)&s->ids.ids, &s->ids.capacity, s->ids.count + count, sizeof *s->ids.ids, "token ids", err))
+	if (!reserve_sample(s, err) ||
+	    !mc_grow((void **)&s->ids.ids, &s->ids.capacity, s->ids.count + count,
+		sizeof *s->ids.ids, "token ids", err))
 		return false;
 	for (size_t i = 0; i < count; i++) {
 		if (ids[i] < 0 || (uint64_t)ids[i] >= s->options->vocab_size)
-			return mc_fail(err, MC_INVALID, where, "token id %lld at position %zu is outside the vocabulary of %llu",
+			return mc_fail(err, MC_INVALID, where,
+			    "token id %lld at position %zu is outside the vocabulary of %llu",
 			    (long long)ids[i], i, (unsigned long long)s->options->vocab_size);
 		s->ids.ids[s->ids.count++] = (uint32_t)ids[i];
 	}
 	end_sample(s);
-	return s->ids.count <= MAX_TOKENS || mc_fail(err, MC_INVALID, s->path, "more than %llu tokens", (unsigned long long)MAX_TOKENS);
+	return s->ids.count <= MAX_TOKENS ||
+	       mc_fail(err, MC_INVALID, s->path, "more than %llu tokens",
+		   (unsigned long long)MAX_TOKENS);
 }
 
-bool mc_samples_add_text(struct mc_samples *s, const char *text, size_t length, const char *where, struct mc_error *err)
+bool mc_samples_add_text(
+    struct mc_samples *s, const char *text, size_t length, const char *where, struct mc_error *err)
 {
 	size_t before = s->ids.count;
 	struct mc_error reason;
 
 	mc_error_init(&reason);
 	if (s->tokenizer == NULL)
-		return mc_fail(err, MC_INVALID, where, "holds text, but there is no tokenizer to read it with");
+		return mc_fail(err, MC_INVALID, where,
+		    "holds text, but there is no tokenizer to read it with");
 	/* a sample of no text is no sample, whatever special tokens would be added to it */
 	if (!reserve_sample(s, err))
 		return false;
-	if (length > 0 && !mc_tokenizer_encode(s->tokenizer, text, length, s->options->add_special, true, &s->ids, &reason))
+	if (length > 0 && !mc_tokenizer_encode(s->tokenizer, text, length, s->options->add_special,
+			      true, &s->ids, &reason))
 		return mc_fail(err, reason.code, where, "%s", reason.text);
 	for (size_t i = before; i < s->ids.count; i++)
 		if (s->ids.ids[i] >= s->options->vocab_size)
-			return mc_fail(err, MC_INVALID, where, "the tokenizer gives id %u, the model's vocabulary has %llu", s->ids.ids[i],
-			    (unsigned long long)s->options->vocab_size);
+			return mc_fail(err, MC_INVALID, where,
+			    "the tokenizer gives id %u, the model's vocabulary has %llu",
+			    s->ids.ids[i], (unsigned long long)s->options->vocab_size);
 	end_sample(s);
-	return s->ids.count <= MAX_TOKENS || mc_fail(err, MC_INVALID, s->path, "more than %llu tokens", (unsigned long long)MAX_TOKENS);
+	return s->ids.count <= MAX_TOKENS ||
+	       mc_fail(err, MC_INVALID, s->path, "more than %llu tokens",
+		   (unsigned long long)MAX_TOKENS);
 }
 
 /* --- kinds ------------------------------------------------------------------------------------ */
@@ -105,10 +119,12 @@ static bool find_kind(int fd, const char *path, enum mc_dataset_kind *ret, struc
 		return mc_fail(err, MC_CORRUPT, path, "does not begin as such a file does");
 	else if (ends_with(path, ".txt") || ends_with(path, ".md"))
 		*ret = MC_DATA_TEXT;
-	else if (ends_with(path, ".jsonl") || ends_with(path, ".ndjson") || ends_with(path, ".json") || head[0] == '{')
+	else if (ends_with(path, ".jsonl") || ends_with(path, ".ndjson") ||
+		 ends_with(path, ".json") || head[0] == '{')
 		*ret = MC_DATA_JSONL;
 	else
-		return mc_fail(err, MC_UNSUPPORTED, path, "is no kind of data that is known: .jsonl, .txt, .npy or .safetensors");
+		return mc_fail(err, MC_UNSUPPORTED, path,
+		    "is no kind of data that is known: .jsonl, .txt, .npy or .safetensors");
 	return true;
 }
 
@@ -119,12 +135,14 @@ static bool read_text_file(struct mc_samples *s, int fd, struct mc_error *err)
 	if (mc_samples_are_enough(s))
 		return true;
 	mc_buf_init(&text, MAX_TEXT);
-	bool ok = mc_file_read_all(fd, s->path, &text, err) && mc_samples_add_text(s, mc_buf_text(&text), text.length, s->path, err);
+	bool ok = mc_file_read_all(fd, s->path, &text, err) &&
+		  mc_samples_add_text(s, mc_buf_text(&text), text.length, s->path, err);
 	mc_buf_release(&text);
 	return ok;
 }
 
-static bool read_source(struct mc_samples *s, const struct mc_dataset_source *source, const struct mc_roots *roots, struct mc_error *err)
+static bool read_source(struct mc_samples *s, const struct mc_dataset_source *source,
+    const struct mc_roots *roots, struct mc_error *err)
 {
 	enum mc_dataset_kind kind;
 	bool ok = false;
@@ -140,7 +158,8 @@ static bool read_source(struct mc_samples *s, const struct mc_dataset_source *so
 	}
 	switch (kind) {
 	case MC_DATA_JSONL:
-		ok = mc_read_jsonl(s, fd, source->text_column != NULL ? source->text_column : "text", err);
+		ok = mc_read_jsonl(
+		    s, fd, source->text_column != NULL ? source->text_column : "text", err);
 		break;
 	case MC_DATA_TEXT:
 		ok = read_text_file(s, fd, err);
@@ -157,7 +176,8 @@ static bool read_source(struct mc_samples *s, const struct mc_dataset_source *so
 
 /* --- choosing --------------------------------------------------------------------------------- */
 
-/* splitmix64: small, the same everywhere, good enough to shuffle. Source: Steele, Lea, Flood (2014). */
+/* splitmix64: small, the same everywhere, good enough to shuffle. Source: Steele, Lea, Flood
+ * (2014). */
 static uint64_t next_random(uint64_t *state)
 {
 	uint64_t z = *state += 0x9e3779b97f4a7c15u;
@@ -166,7 +186,8 @@ static uint64_t next_random(uint64_t *state)
 	return z ^ (z >> 31);
 }
 
-/* Fisher-Yates; the remainder's bias is below 2^-30 for any number of samples that fits in memory. */
+/* Fisher-Yates; the remainder's bias is below 2^-30 for any number of samples that fits in memory.
+ */
 static void shuffle(size_t *order, size_t count, uint64_t seed)
 {
 	for (size_t i = count; i > 1; i--) {
@@ -183,14 +204,17 @@ static void append(struct mc_dataset *d, const uint32_t *ids, uint64_t count)
 	d->start[++d->sequences] = d->tokens;
 }
 
-static void take_samples(struct mc_dataset *d, const struct mc_samples *s, const size_t *order, uint64_t most)
+static void take_samples(
+    struct mc_dataset *d, const struct mc_samples *s, const size_t *order, uint64_t most)
 {
 	for (size_t i = 0; i < s->count && d->sequences < most; i++)
-		append(d, s->ids.ids + s->start[order[i]], s->start[order[i] + 1] - s->start[order[i]]);
+		append(d, s->ids.ids + s->start[order[i]],
+		    s->start[order[i] + 1] - s->start[order[i]]);
 }
 
 /* Everything joined in order and cut into whole chunks; the tail is dropped. */
-static bool take_chunks(struct mc_dataset *d, const struct mc_samples *s, const size_t *order, uint64_t most, struct mc_error *err)
+static bool take_chunks(struct mc_dataset *d, const struct mc_samples *s, const size_t *order,
+    uint64_t most, struct mc_error *err)
 {
 	uint64_t chunk = s->options->max_seq_length;
 	uint32_t *joined = mc_alloc(s->ids.count, sizeof *joined, "joined samples", err);
@@ -206,9 +230,10 @@ static bool take_chunks(struct mc_dataset *d, const struct mc_samples *s, const 
 	for (uint64_t at = 0; total - at >= chunk && d->sequences < most; at += chunk)
 		append(d, joined + at, chunk);
 	free(joined);
-	return d->sequences > 0
-	    || mc_fail(err, MC_INVALID, s->path, "the samples have %llu tokens together, one chunk needs %llu", (unsigned long long)total,
-		(unsigned long long)chunk);
+	return d->sequences > 0 ||
+	       mc_fail(err, MC_INVALID, s->path,
+		   "the samples have %llu tokens together, one chunk needs %llu",
+		   (unsigned long long)total, (unsigned long long)chunk);
 }
 
 static bool choose(struct mc_dataset *d, const struct mc_samples *s, struct mc_error *err)
@@ -234,8 +259,9 @@ static bool choose(struct mc_dataset *d, const struct mc_samples *s, struct mc_e
 	return ok;
 }
 
-bool mc_dataset_load(struct mc_dataset *dataset, const struct mc_dataset_source *sources, size_t sources_count,
-    const struct mc_dataset_options *options, const struct mc_roots *roots, struct mc_tokenizer *tokenizer, struct mc_error *err)
+bool mc_dataset_load(struct mc_dataset *dataset, const struct mc_dataset_source *sources,
+    size_t sources_count, const struct mc_dataset_options *options, const struct mc_roots *roots,
+    struct mc_tokenizer *tokenizer, struct mc_error *err)
 {
 	struct mc_samples samples = {.options = options, .tokenizer = tokenizer, .path = "dataset"};
 	bool ok = true;
@@ -247,7 +273,8 @@ bool mc_dataset_load(struct mc_dataset *dataset, const struct mc_dataset_source 
 	if (ok && samples.read == 0)
 		ok = mc_fail(err, MC_INVALID, samples.path, "has no samples");
 	if (ok && samples.count == 0)
-		ok = mc_fail(err, MC_INVALID, samples.path, "none of the %llu samples yields a token", (unsigned long long)samples.read);
+		ok = mc_fail(err, MC_INVALID, samples.path,
+		    "none of the %llu samples yields a token", (unsigned long long)samples.read);
 	ok = ok && choose(dataset, &samples, err);
 	dataset->samples_read = samples.read;
 	dataset->empty_samples = samples.empty;
@@ -265,7 +292,8 @@ void mc_dataset_release(struct mc_dataset *dataset)
 	*dataset = (struct mc_dataset){0};
 }
 
-bool mc_dataset_holds_ids(const char *path, const struct mc_roots *roots, bool *ret_holds, struct mc_error *err)
+bool mc_dataset_holds_ids(
+    const char *path, const struct mc_roots *roots, bool *ret_holds, struct mc_error *err)
 {
 	enum mc_dataset_kind kind;
 	int fd;
@@ -281,7 +309,8 @@ bool mc_dataset_holds_ids(const char *path, const struct mc_roots *roots, bool *
 	return ok;
 }
 
-bool mc_dataset_digest(const char *path, const struct mc_roots *roots, char ret_hex[65], uint64_t *ret_bytes, struct mc_error *err)
+bool mc_dataset_digest(const char *path, const struct mc_roots *roots, char ret_hex[65],
+    uint64_t *ret_bytes, struct mc_error *err)
 {
 	int fd;
 

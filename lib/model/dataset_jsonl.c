@@ -33,7 +33,8 @@ static bool fill(struct lines *l, struct mc_error *err)
 		l->begin = 0;
 	}
 	if (l->end >= MAX_LINE)
-		return mc_fail(err, MC_INVALID, l->path, "line %llu is longer than %zu bytes", (unsigned long long)l->number + 1, MAX_LINE);
+		return mc_fail(err, MC_INVALID, l->path, "line %llu is longer than %zu bytes",
+		    (unsigned long long)l->number + 1, MAX_LINE);
 	if (!mc_grow((void **)&l->data, &l->capacity, l->end + BLOCK, 1, "a line", err))
 		return false;
 	ssize_t n = read(l->fd, l->data + l->end, BLOCK);
@@ -44,16 +45,22 @@ static bool fill(struct lines *l, struct mc_error *err)
 	return true;
 }
 
-/* The next line without its end; *ret_line NULL behind the last one. Borrowed until the next call. */
-static bool next_line(struct lines *l, const char **ret_line, size_t *ret_length, struct mc_error *err)
+/* The next line without its end; *ret_line NULL behind the last one. Borrowed until the next call.
+ */
+static bool next_line(
+    struct lines *l, const char **ret_line, size_t *ret_length, struct mc_error *err)
 {
 	size_t searched = 0;
 
 	for (;;) {
 		const char *from = l->data + l->begin;
-		const char *newline = l->end > l->begin + searched ? memchr(from + searched, '\n', l->end - l->begin - searched) : NULL;
+		const char *newline = l->end > l->begin + searched
+					  ? memchr(
+						from + searched, '\n', l->end - l->begin - searched)
+					  : NULL;
 		if (newline != NULL || (l->at_end && l->end > l->begin)) {
-			size_t length = newline != NULL ? (size_t)(newline - from) : l->end - l->begin;
+			size_t length = newline != NULL ? (size_t)(newline - from)
+							: l->end - l->begin;
 			l->begin += length + (newline != NULL);
 			l->number++;
 			*ret_line = from;
@@ -78,7 +85,8 @@ static bool is_blank(const char *line, size_t length)
 	return true;
 }
 
-static bool add_ids(struct mc_samples *s, const struct mc_json *list, const char *where, struct mc_error *err)
+static bool add_ids(
+    struct mc_samples *s, const struct mc_json *list, const char *where, struct mc_error *err)
 {
 	size_t count = mc_json_size(list);
 
@@ -89,7 +97,8 @@ static bool add_ids(struct mc_samples *s, const struct mc_json *list, const char
 	for (size_t i = 0; ok && i < count; i++) {
 		const struct mc_json *id = mc_json_at(list, i);
 		if (mc_json_type(id) != MC_JSON_INTEGER)
-			ok = mc_fail(err, MC_UNSUPPORTED, where, "input_ids is not a list of integers: entry %zu is a %s", i,
+			ok = mc_fail(err, MC_UNSUPPORTED, where,
+			    "input_ids is not a list of integers: entry %zu is a %s", i,
 			    mc_json_type_name(mc_json_type(id)));
 		else
 			ids[i] = mc_json_integer(id);
@@ -99,19 +108,24 @@ static bool add_ids(struct mc_samples *s, const struct mc_json *list, const char
 	return ok;
 }
 
-static bool add_line(struct mc_samples *s, const struct mc_json *line, const char *text_column, const char *where, struct mc_error *err)
+static bool add_line(struct mc_samples *s, const struct mc_json *line, const char *text_column,
+    const char *where, struct mc_error *err)
 {
-	const struct mc_json *ids = mc_json_get(line, "input_ids"), *text = mc_json_get(line, text_column);
+	const struct mc_json *ids = mc_json_get(line, "input_ids"),
+			     *text = mc_json_get(line, text_column);
 	size_t length;
 
 	if (mc_json_type(line) != MC_JSON_OBJECT)
-		return mc_fail(err, MC_UNSUPPORTED, where, "a line must be an object, not %s", mc_json_type_name(mc_json_type(line)));
+		return mc_fail(err, MC_UNSUPPORTED, where, "a line must be an object, not %s",
+		    mc_json_type_name(mc_json_type(line)));
 	if (ids != NULL)
 		return add_ids(s, ids, where, err);
 	if (text == NULL)
-		return mc_fail(err, MC_INVALID, where, "has neither \"input_ids\" nor the text column \"%s\"", text_column);
+		return mc_fail(err, MC_INVALID, where,
+		    "has neither \"input_ids\" nor the text column \"%s\"", text_column);
 	if (mc_json_type(text) != MC_JSON_STRING)
-		return mc_fail(err, MC_UNSUPPORTED, where, "\"%s\" is a %s, needed a string", text_column, mc_json_type_name(mc_json_type(text)));
+		return mc_fail(err, MC_UNSUPPORTED, where, "\"%s\" is a %s, needed a string",
+		    text_column, mc_json_type_name(mc_json_type(text)));
 	const char *bytes = mc_json_string(text, &length);
 	return mc_samples_add_text(s, bytes, length, where, err);
 }
@@ -123,12 +137,14 @@ bool mc_read_jsonl(struct mc_samples *s, int fd, const char *text_column, struct
 	size_t length;
 	bool ok = true;
 
-	while (ok && s->left > 0 && !mc_samples_are_enough(s) && (ok = next_line(&lines, &line, &length, err)) && line != NULL) {
+	while (ok && s->left > 0 && !mc_samples_are_enough(s) &&
+	       (ok = next_line(&lines, &line, &length, err)) && line != NULL) {
 		char where[192];
 		if (is_blank(line, length))
 			continue;
 		/* the number must survive a long path */
-		snprintf(where, sizeof where, "%.160s:%llu", s->path, (unsigned long long)lines.number);
+		snprintf(
+		    where, sizeof where, "%.160s:%llu", s->path, (unsigned long long)lines.number);
 		struct mc_json *json = mc_json_parse(line, length, where, err);
 		ok = json != NULL && add_line(s, json, text_column, where, err);
 		mc_json_free(json);

@@ -1,8 +1,8 @@
 /*
  * dataset_npy.c - token ids in arrays: NumPy files and safetensors
  *
- * NumPy: magic, version 1 to 3, a header that is a Python dictionary with exactly descr, fortran_order
- * and shape, then the data in C order. Only what is written here is accepted.
+ * NumPy: magic, version 1 to 3, a header that is a Python dictionary with exactly descr,
+ * fortran_order and shape, then the data in C order. Only what is written here is accepted.
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -20,7 +20,7 @@
 
 /* An array of integers in a file. */
 struct id_array {
-	size_t size;     /* bytes of one element */
+	size_t size; /* bytes of one element */
 	bool is_signed;
 	uint64_t rows, columns;
 };
@@ -37,9 +37,11 @@ static int64_t element(const struct id_array *a, const unsigned char *p)
 }
 
 /* One row is one sample; rows are read one at a time. */
-typedef bool read_row_fn(void *file, uint64_t offset, uint64_t bytes, void *into, struct mc_error *err);
+typedef bool read_row_fn(
+    void *file, uint64_t offset, uint64_t bytes, void *into, struct mc_error *err);
 
-static bool add_rows(struct mc_samples *s, const struct id_array *a, read_row_fn *read_row, void *file, struct mc_error *err)
+static bool add_rows(struct mc_samples *s, const struct id_array *a, read_row_fn *read_row,
+    void *file, struct mc_error *err)
 {
 	/* rows that take no byte could be countless in a small file */
 	if (a->columns == 0)
@@ -48,7 +50,8 @@ static bool add_rows(struct mc_samples *s, const struct id_array *a, read_row_fn
 	int64_t *ids = mc_alloc(a->columns, sizeof *ids, "a row of ids", err);
 	bool ok = row != NULL && ids != NULL;
 
-	for (uint64_t r = 0; ok && r < a->rows && s->left > 0 && !mc_samples_are_enough(s); r++, s->left--) {
+	for (uint64_t r = 0; ok && r < a->rows && s->left > 0 && !mc_samples_are_enough(s);
+	     r++, s->left--) {
 		char where[192];
 		snprintf(where, sizeof where, "%.160s row %llu", s->path, (unsigned long long)r);
 		ok = read_row(file, r * a->columns * a->size, a->columns * a->size, row, err);
@@ -103,7 +106,8 @@ static bool take_descr(const char **p, struct id_array *a)
 	kind = (*p)[2];
 	size = (*p)[3];
 	*p += 5;
-	if ((kind != 'u' && kind != 'i') || strchr("1248", size) == NULL || (order != '<' && !(order == '|' && size == '1')))
+	if ((kind != 'u' && kind != 'i') || strchr("1248", size) == NULL ||
+	    (order != '<' && !(order == '|' && size == '1')))
 		return false;
 	a->size = (size_t)(size - '0');
 	a->is_signed = kind == 'i';
@@ -158,7 +162,8 @@ static bool parse_dictionary(const char *p, struct id_array *a)
 	return descr && order && shape && strcmp(p, "\n") == 0;
 }
 
-static bool read_npy_header(int fd, const char *path, struct id_array *a, uint64_t *ret_data, struct mc_error *err)
+static bool read_npy_header(
+    int fd, const char *path, struct id_array *a, uint64_t *ret_data, struct mc_error *err)
 {
 	unsigned char fixed[12];
 	char text[MAX_NPY_HEADER + 1];
@@ -168,7 +173,8 @@ static bool read_npy_header(int fd, const char *path, struct id_array *a, uint64
 	unsigned version = fixed[6];
 	uint64_t length = (uint64_t)fixed[8] | (uint64_t)fixed[9] << 8, begin = 10;
 	if (version < 1 || version > 3)
-		return mc_fail(err, MC_UNSUPPORTED, path, "NumPy format version %u; 1, 2 and 3 are known", version);
+		return mc_fail(err, MC_UNSUPPORTED, path,
+		    "NumPy format version %u; 1, 2 and 3 are known", version);
 	if (version >= 2) {
 		if (!mc_file_read_at(fd, fixed, 12, 0, path, err))
 			return false;
@@ -176,13 +182,16 @@ static bool read_npy_header(int fd, const char *path, struct id_array *a, uint64
 		begin = 12;
 	}
 	if (length > MAX_NPY_HEADER)
-		return mc_fail(err, MC_CORRUPT, path, "its header says it has %llu bytes", (unsigned long long)length);
+		return mc_fail(err, MC_CORRUPT, path, "its header says it has %llu bytes",
+		    (unsigned long long)length);
 	if (!mc_file_read_at(fd, text, length, begin, path, err))
 		return false;
 	text[length] = '\0';
 	if (strlen(text) != length || !parse_dictionary(text, a))
 		return mc_fail(err, MC_UNSUPPORTED, path,
-		    "must be a C-ordered little-endian array of integers of rank 1 or 2, its header is %.120s", text);
+		    "must be a C-ordered little-endian array of integers of rank 1 or 2, its "
+		    "header is %.120s",
+		    text);
 	*ret_data = begin + length;
 	return true;
 }
@@ -193,7 +202,8 @@ struct npy_file {
 	uint64_t data;
 };
 
-static bool read_npy_row(void *file, uint64_t offset, uint64_t bytes, void *into, struct mc_error *err)
+static bool read_npy_row(
+    void *file, uint64_t offset, uint64_t bytes, void *into, struct mc_error *err)
 {
 	const struct npy_file *f = file;
 	return mc_file_read_at(f->fd, into, bytes, f->data + offset, f->path, err);
@@ -205,11 +215,15 @@ bool mc_read_npy(struct mc_samples *s, int fd, struct mc_error *err)
 	struct id_array a;
 	uint64_t size, need;
 
-	if (!read_npy_header(fd, s->path, &a, &file.data, err) || !mc_file_size(fd, s->path, &size, err))
+	if (!read_npy_header(fd, s->path, &a, &file.data, err) ||
+	    !mc_file_size(fd, s->path, &size, err))
 		return false;
-	if (!mc_mul(a.rows, a.columns, &need) || !mc_mul(need, a.size, &need) || !mc_add(need, file.data, &need) || need != size)
-		return mc_fail(err, MC_CORRUPT, s->path, "has %llu bytes, its header of [%llu, %llu] needs another number",
-		    (unsigned long long)size, (unsigned long long)a.rows, (unsigned long long)a.columns);
+	if (!mc_mul(a.rows, a.columns, &need) || !mc_mul(need, a.size, &need) ||
+	    !mc_add(need, file.data, &need) || need != size)
+		return mc_fail(err, MC_CORRUPT, s->path,
+		    "has %llu bytes, its header of [%llu, %llu] needs another number",
+		    (unsigned long long)size, (unsigned long long)a.rows,
+		    (unsigned long long)a.columns);
 	return add_rows(s, &a, read_npy_row, &file, err);
 }
 
@@ -220,23 +234,31 @@ struct tensor_file {
 	const struct mc_st_entry *entry;
 };
 
-static bool read_tensor_row(void *file, uint64_t offset, uint64_t bytes, void *into, struct mc_error *err)
+static bool read_tensor_row(
+    void *file, uint64_t offset, uint64_t bytes, void *into, struct mc_error *err)
 {
 	const struct tensor_file *f = file;
 	return mc_st_read(f->file, f->entry, offset, bytes, into, err);
 }
 
-static bool describe(const struct mc_st_entry *entry, const char *path, struct id_array *a, struct mc_error *err)
+static bool describe(
+    const struct mc_st_entry *entry, const char *path, struct id_array *a, struct mc_error *err)
 {
 	char shape[96];
-	bool is_signed = entry->dtype == MC_I8 || entry->dtype == MC_I16 || entry->dtype == MC_I32 || entry->dtype == MC_I64;
-	bool is_unsigned = entry->dtype == MC_U8 || entry->dtype == MC_U16 || entry->dtype == MC_U32 || entry->dtype == MC_U64;
+	bool is_signed = entry->dtype == MC_I8 || entry->dtype == MC_I16 ||
+			 entry->dtype == MC_I32 || entry->dtype == MC_I64;
+	bool is_unsigned = entry->dtype == MC_U8 || entry->dtype == MC_U16 ||
+			   entry->dtype == MC_U32 || entry->dtype == MC_U64;
 
 	if ((!is_signed && !is_unsigned) || entry->rank < 1 || entry->rank > 2)
-		return mc_fail(err, MC_UNSUPPORTED, path, "input_ids is %s %s; needed integers of rank 1 or 2", mc_dtype_name(entry->dtype),
+		return mc_fail(err, MC_UNSUPPORTED, path,
+		    "input_ids is %s %s; needed integers of rank 1 or 2",
+		    mc_dtype_name(entry->dtype),
 		    mc_shape_text(entry->rank, entry->shape, shape, sizeof shape));
-	*a = (struct id_array){.size = mc_dtype_bits(entry->dtype) / 8, .is_signed = is_signed,
-	    .rows = entry->rank == 2 ? entry->shape[0] : 1, .columns = entry->shape[entry->rank - 1]};
+	*a = (struct id_array){.size = mc_dtype_bits(entry->dtype) / 8,
+	    .is_signed = is_signed,
+	    .rows = entry->rank == 2 ? entry->shape[0] : 1,
+	    .columns = entry->shape[entry->rank - 1]};
 	return true;
 }
 
@@ -248,8 +270,10 @@ bool mc_read_id_tensor(struct mc_samples *s, int fd, struct mc_error *err)
 	if (!mc_st_open_fd(&file, fd, s->path, err))
 		return false;
 	struct tensor_file source = {.file = &file, .entry = mc_st_find(&file, "input_ids")};
-	bool ok = source.entry != NULL || mc_fail(err, MC_INVALID, s->path, "has no tensor input_ids");
-	ok = ok && describe(source.entry, s->path, &a, err) && add_rows(s, &a, read_tensor_row, &source, err);
+	bool ok = source.entry != NULL ||
+		  mc_fail(err, MC_INVALID, s->path, "has no tensor input_ids");
+	ok = ok && describe(source.entry, s->path, &a, err) &&
+	     add_rows(s, &a, read_tensor_row, &source, err);
 	mc_st_close(&file);
 	return ok;
 }

@@ -21,15 +21,19 @@ struct mc_samples {
 };
 
 /* A sample of ids or of text. `where` ("file:line") goes into errors. */
-bool mc_samples_add_ids(struct mc_samples *samples, const int64_t *ids, size_t count, const char *where, struct mc_error *err) MC_CHECKED;
-bool mc_samples_add_text(struct mc_samples *samples, const char *text, size_t length, const char *where, struct mc_error *err) MC_CHECKED;
+bool mc_samples_add_ids(struct mc_samples *samples, const int64_t *ids, size_t count,
+    const char *where, struct mc_error *err) MC_CHECKED;
+bool mc_samples_add_text(struct mc_samples *samples, const char *text, size_t length,
+    const char *where, struct mc_error *err) MC_CHECKED;
 
 /* Whether enough samples are there, so that the rest of the files need not be read. */
 bool mc_samples_are_enough(const struct mc_samples *samples);
 
-bool mc_read_jsonl(struct mc_samples *samples, int fd, const char *text_column, struct mc_error *err) MC_CHECKED;
+bool mc_read_jsonl(
+    struct mc_samples *samples, int fd, const char *text_column, struct mc_error *err) MC_CHECKED;
 bool mc_read_npy(struct mc_samples *samples, int fd, struct mc_error *err) MC_CHECKED;
-bool mc_read_id_tensor(struct mc_samples *samples, int fd, struct mc_error *err) MC_CHECKED; /* takes fd over */
+bool mc_read_id_tensor(
+    struct mc_samples *samples, int fd, struct mc_error *err) MC_CHECKED; /* takes fd over */
 /* Whether the first line of a JSONL file holds input_ids. */
 bool mc_jsonl_holds_ids(int fd, const char *path, bool *ret, struct mc_error *err) MC_CHECKED;
 

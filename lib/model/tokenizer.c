@@ -75,8 +75,7 @@ static bool check_members(const struct mc_json *json, struct mc_error *err)
 	}
 	if (version && mc_json_type(version) != MC_JSON_STRING)
 		return mc_fail(err, MC_CORRUPT, "tokenizer.json /version",
-		    "the version is a %s, needed a text",
-		    mc_json_type_name(mc_json_type(version)));
+		    "the version is a %s, needed a text", mc_json_type_name(mc_json_type(version)));
 	if (version && strcmp(mc_json_string(version, NULL), "1.0") != 0)
 		return mc_fail(err, MC_UNSUPPORTED, "tokenizer.json /version",
 		    "version %.64s is not supported, needed 1.0", mc_json_string(version, NULL));
@@ -88,7 +87,7 @@ static bool read_parts(
 {
 	if (!check_members(json, err) ||
 	    !mc_tok_normalizers_read(
-	        &tokenizer->normalizers, mc_json_get(json, "normalizer"), err) ||
+		&tokenizer->normalizers, mc_json_get(json, "normalizer"), err) ||
 	    !mc_tok_steps_read(&tokenizer->steps, mc_json_get(json, "pre_tokenizer"), err) ||
 	    !mc_tok_frame_read(&tokenizer->template, mc_json_get(json, "post_processor"), err))
 		return false;
@@ -100,12 +99,12 @@ static bool read_parts(
 	return tokenizer->added != NULL;
 }
 
-static bool read_config(struct mc_tokenizer *tokenizer, const char *text, size_t length,
-    struct mc_error *err)
+static bool read_config(
+    struct mc_tokenizer *tokenizer, const char *text, size_t length, struct mc_error *err)
 {
 	struct mc_json *config = parse_file(text, length, "tokenizer_config.json", err);
 	bool ok = config && mc_tok_frame_of_flags(&tokenizer->flags, config, tokenizer->added,
-	                        mc_tok_bpe_vocab(tokenizer->bpe), &tokenizer->flags_decide, err);
+				mc_tok_bpe_vocab(tokenizer->bpe), &tokenizer->flags_decide, err);
 
 	mc_json_free(config);
 	return ok;
@@ -117,7 +116,7 @@ struct mc_tokenizer *mc_tokenizer_new(const char *json, size_t json_length, cons
 	struct mc_tokenizer *tokenizer = mc_alloc(1, sizeof(*tokenizer), "a tokenizer", err);
 	struct mc_json *root = NULL;
 	bool ok = tokenizer && (root = parse_file(json, json_length, "tokenizer.json", err)) &&
-	          read_parts(tokenizer, root, err);
+		  read_parts(tokenizer, root, err);
 
 	mc_json_free(root);
 	if (ok && config_json)
@@ -169,7 +168,7 @@ static bool encode_words(struct mc_tokenizer *tokenizer, const char *text, size_
 		struct mc_tok_span span = pieces->spans.items[i];
 
 		if (!mc_tok_bpe_encode(tokenizer->bpe, pieces->text.bytes + span.begin,
-		        span.end - span.begin, out, err))
+			span.end - span.begin, out, err))
 			return false;
 	}
 	return true;
@@ -179,9 +178,8 @@ static bool encode_words(struct mc_tokenizer *tokenizer, const char *text, size_
 static bool encode_gap(struct mc_tokenizer *tokenizer, const char *text, size_t length,
     bool at_start, bool match_special, struct mc_ids *out, struct mc_error *err)
 {
-	struct mc_tok_cutter cutter = {.added = tokenizer->added,
-	    .normalized = true,
-	    .match_special = match_special};
+	struct mc_tok_cutter cutter = {
+	    .added = tokenizer->added, .normalized = true, .match_special = match_special};
 	struct mc_tok_cut cut;
 	bool more;
 
@@ -197,9 +195,9 @@ static bool encode_gap(struct mc_tokenizer *tokenizer, const char *text, size_t 
 		if (!more)
 			return true;
 		if (!(cut.is_token
-		            ? mc_tok_add_id(out, cut.id, err)
-		            : encode_words(tokenizer, cutter.text + cut.begin, cut.end - cut.begin,
-		                  at_start && cut.begin == 0, out, err)))
+			    ? mc_tok_add_id(out, cut.id, err)
+			    : encode_words(tokenizer, cutter.text + cut.begin, cut.end - cut.begin,
+				  at_start && cut.begin == 0, out, err)))
 			return false;
 	}
 }
@@ -219,10 +217,9 @@ static bool encode_text(struct mc_tokenizer *tokenizer, const char *text, size_t
 			return false;
 		if (!more)
 			return true;
-		if (!(cut.is_token
-		            ? mc_tok_add_id(out, cut.id, err)
-		            : encode_gap(tokenizer, text + cut.begin, cut.end - cut.begin,
-		                  cut.begin == 0, match_special, out, err)))
+		if (!(cut.is_token ? mc_tok_add_id(out, cut.id, err)
+				   : encode_gap(tokenizer, text + cut.begin, cut.end - cut.begin,
+					 cut.begin == 0, match_special, out, err)))
 			return false;
 	}
 }

@@ -43,8 +43,8 @@ struct mc_tok_added {
 
 /* --- tries ------------------------------------------------------------------------------------ */
 
-static bool trie_add(struct trie *trie, const char *content, size_t length, uint32_t token,
-    struct mc_error *err)
+static bool trie_add(
+    struct trie *trie, const char *content, size_t length, uint32_t token, struct mc_error *err)
 {
 	uint32_t parent = 0, at = 0;
 
@@ -59,7 +59,7 @@ static bool trie_add(struct trie *trie, const char *content, size_t length, uint
 		if (trie->count == 0)
 			trie->count = 1;
 		if (!mc_grow((void **)&trie->nodes, &trie->capacity, trie->count + 1,
-		        sizeof(*trie->nodes), "added tokens", err))
+			sizeof(*trie->nodes), "added tokens", err))
 			return false;
 		at = (uint32_t)trie->count++;
 		trie->nodes[at] = (struct node){.byte = byte};
@@ -101,8 +101,7 @@ static bool trie_match(const struct trie *trie, const char *text, size_t length,
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-static bool read_token(
-    struct token *token, const struct mc_tok_node *node, struct mc_error *err)
+static bool read_token(struct token *token, const struct mc_tok_node *node, struct mc_error *err)
 {
 	static const char *const known[] = {
 	    "id", "content", "single_word", "lstrip", "rstrip", "normalized", "special", NULL};
@@ -152,7 +151,7 @@ static bool add_token(struct mc_tok_added *added, struct token *token,
 		}
 	}
 	if (!mc_grow((void **)&added->tokens, &added->capacity, added->count + 1,
-	        sizeof(*added->tokens), "added tokens", err))
+		sizeof(*added->tokens), "added tokens", err))
 		return false;
 	added->tokens[added->count++] = *token;
 	token->content = NULL;
@@ -187,8 +186,7 @@ static bool read_tokens(struct mc_tok_added *added, const struct mc_json *json,
 		return true;
 	if (mc_json_type(json) != MC_JSON_ARRAY)
 		return mc_fail(err, MC_CORRUPT, "tokenizer.json /added_tokens",
-		    "added_tokens is a %s, needed an array",
-		    mc_json_type_name(mc_json_type(json)));
+		    "added_tokens is a %s, needed an array", mc_json_type_name(mc_json_type(json)));
 	for (size_t i = 0; i < mc_json_size(json); i++) {
 		struct mc_tok_node node = {
 		    .json = mc_json_at(json, i), .role = "added token", .type = ""};
@@ -265,7 +263,7 @@ static bool stands_alone(const struct mc_tok_cutter *cutter, size_t begin, size_
 	bool before = false, after = false;
 
 	if (begin > 0 && !is_word_character(cutter->added,
-	                     cutter->text + mc_utf8_before(cutter->text, begin), &before, err))
+			     cutter->text + mc_utf8_before(cutter->text, begin), &before, err))
 		return false;
 	if (end < cutter->length &&
 	    !is_word_character(cutter->added, cutter->text + end, &after, err))
@@ -297,8 +295,8 @@ static size_t space_after(const char *text, size_t at, size_t length)
 	return at;
 }
 
-/* A token was found at [begin, end): widens it over white space; false in *ret_more when there is no
- * gap in front of it to give first. */
+/* A token was found at [begin, end): widens it over white space; false in *ret_more when there is
+ * no gap in front of it to give first. */
 static void take_match(struct mc_tok_cutter *cutter, const struct token *token, size_t begin,
     size_t end, bool *ret_gap, struct mc_tok_cut *gap)
 {
@@ -316,11 +314,11 @@ static void take_match(struct mc_tok_cutter *cutter, const struct token *token, 
 	cutter->token = token->id;
 }
 
-bool mc_tok_cutter_next(struct mc_tok_cutter *cutter, bool *ret_more, struct mc_tok_cut *ret_cut,
-    struct mc_error *err)
+bool mc_tok_cutter_next(
+    struct mc_tok_cutter *cutter, bool *ret_more, struct mc_tok_cut *ret_cut, struct mc_error *err)
 {
-	const struct trie *trie =
-	    cutter->normalized ? &cutter->added->normalized : &cutter->added->raw;
+	const struct trie *trie = cutter->normalized ? &cutter->added->normalized
+						     : &cutter->added->raw;
 	uint32_t index;
 	size_t end;
 

@@ -13,14 +13,14 @@
 #include "tokenizer_parts.h"
 
 #define NONE UINT32_MAX
-#define DIRECT 1024u             /* code points whose ids are looked up without a hash */
-#define MARK "\xE2\x96\x81"       /* U+2581, which stands for a space */
+#define DIRECT 1024u        /* code points whose ids are looked up without a hash */
+#define MARK "\xE2\x96\x81" /* U+2581, which stands for a space */
 #define MARK_BYTES 3u
-#define CACHED_WORD 256u         /* bytes; longer words are not remembered */
-#define CACHE_SLOTS (1u << 16)   /* a power of two */
-#define CACHE_BYTES (8u << 20)   /* of words, and as many ids; then it starts anew */
+#define CACHED_WORD 256u       /* bytes; longer words are not remembered */
+#define CACHE_SLOTS (1u << 16) /* a power of two */
+#define CACHE_BYTES (8u << 20) /* of words, and as many ids; then it starts anew */
 
-struct merge { /* of the pair (left, right) */
+struct merge {         /* of the pair (left, right) */
 	uint64_t pair; /* left << 32 | right; UINT64_MAX: an empty slot */
 	uint32_t rank;
 	uint32_t id; /* what it becomes */
@@ -68,8 +68,7 @@ struct mc_tok_bpe {
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-static bool read_vocab(
-    struct mc_tok_bpe *bpe, const struct mc_tok_node *node, struct mc_error *err)
+static bool read_vocab(struct mc_tok_bpe *bpe, const struct mc_tok_node *node, struct mc_error *err)
 {
 	const struct mc_json *vocab = mc_json_get(node->json, "vocab");
 	struct mc_json_iter member = mc_json_iter(vocab);
@@ -79,8 +78,7 @@ static bool read_vocab(
 		return mc_fail(err, MC_CORRUPT, "tokenizer.json /model/vocab",
 		    "the vocabulary is not an object with at least one token");
 	while (mc_json_next(&member)) {
-		if (!mc_tok_id(
-		        member.value, "tokenizer.json /model/vocab", member.key, &id, err) ||
+		if (!mc_tok_id(member.value, "tokenizer.json /model/vocab", member.key, &id, err) ||
 		    !mc_tok_vocab_add(&bpe->vocab, member.key, strlen(member.key), id, err))
 			return false;
 	}
@@ -92,8 +90,8 @@ static void find_short_tokens(struct mc_tok_bpe *bpe)
 	char text[8];
 
 	for (uint32_t code = 0; code < DIRECT; code++) {
-		if (!mc_tok_vocab_find(&bpe->vocab, text, mc_utf8_encode(code, text),
-		        &bpe->direct[code]))
+		if (!mc_tok_vocab_find(
+			&bpe->vocab, text, mc_utf8_encode(code, text), &bpe->direct[code]))
 			bpe->direct[code] = NONE;
 	}
 	for (unsigned byte = 0; byte < 256; byte++) {
@@ -101,9 +99,8 @@ static void find_short_tokens(struct mc_tok_bpe *bpe)
 		if (!mc_tok_vocab_find(&bpe->vocab, text, 6, &bpe->byte_ids[byte]))
 			bpe->byte_ids[byte] = NONE;
 	}
-	if (bpe->unk_token.length == 0 ||
-	    !mc_tok_vocab_find(
-	        &bpe->vocab, bpe->unk_token.bytes, bpe->unk_token.length, &bpe->unk_id))
+	if (bpe->unk_token.length == 0 || !mc_tok_vocab_find(&bpe->vocab, bpe->unk_token.bytes,
+					      bpe->unk_token.length, &bpe->unk_id))
 		bpe->unk_id = NONE;
 }
 
@@ -121,8 +118,7 @@ static struct merge *merge_slot(const struct mc_tok_bpe *bpe, uint32_t left, uin
 	}
 }
 
-static const struct merge *find_merge(
-    const struct mc_tok_bpe *bpe, uint32_t left, uint32_t right)
+static const struct merge *find_merge(const struct mc_tok_bpe *bpe, uint32_t left, uint32_t right)
 {
 	const struct merge *merge = merge_slot(bpe, left, right);
 
@@ -167,7 +163,7 @@ static bool read_merge_text(const struct mc_json *value, size_t rank, struct mer
 			return true;
 		}
 	} else if (mc_json_size(value) == 2 && mc_json_type(left) == MC_JSON_STRING &&
-	           mc_json_type(right) == MC_JSON_STRING) {
+		   mc_json_type(right) == MC_JSON_STRING) {
 		ret->left = mc_json_string(left, &ret->left_length);
 		ret->right = mc_json_string(right, &ret->right_length);
 		return true;
@@ -254,8 +250,7 @@ static bool require_off(const struct mc_tok_node *node, const char *key, struct 
 	    "model BPE with a %s is not supported, needed null", key);
 }
 
-static bool read_model(
-    struct mc_tok_bpe *bpe, const struct mc_tok_node *node, struct mc_error *err)
+static bool read_model(struct mc_tok_bpe *bpe, const struct mc_tok_node *node, struct mc_error *err)
 {
 	static const char *const known[] = {"dropout", "unk_token", "continuing_subword_prefix",
 	    "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges",
@@ -275,7 +270,7 @@ static bool read_model(
 		return false;
 	if (!mc_json_is_null(mc_json_get(node->json, "unk_token")) &&
 	    (!mc_tok_string(node, "unk_token", &unk, &length, err) ||
-	        !mc_tok_add(&bpe->unk_token, unk, length, err)))
+		!mc_tok_add(&bpe->unk_token, unk, length, err)))
 		return false;
 	if (!read_vocab(bpe, node, err) || !read_merges(bpe, node, err))
 		return false;
@@ -283,7 +278,7 @@ static bool read_model(
 	/* Where a mark follows something else nothing merges over it, unless a merge says so or a
 	 * character in between may vanish. ignore_merges asks for the word as a whole. */
 	bpe->cuts_at_marks = !bpe->merges_over_mark && !bpe->ignore_merges && bpe->unk_id != NONE &&
-	                     mc_tok_vocab_find(&bpe->vocab, MARK, MARK_BYTES, &id);
+			     mc_tok_vocab_find(&bpe->vocab, MARK, MARK_BYTES, &id);
 	return true;
 }
 
@@ -334,16 +329,16 @@ static bool add_symbol(struct mc_tok_bpe *bpe, uint32_t id, struct mc_error *err
 	uint32_t at = (uint32_t)bpe->symbols_count;
 
 	if (at == INT32_MAX)
-		return mc_fail(err, MC_INVALID, "", "a word has more than %" PRId32 " characters",
-		    INT32_MAX);
+		return mc_fail(
+		    err, MC_INVALID, "", "a word has more than %" PRId32 " characters", INT32_MAX);
 	if (at == bpe->symbols_capacity &&
 	    !mc_grow((void **)&bpe->symbols, &bpe->symbols_capacity, bpe->symbols_count + 1,
-	        sizeof(*bpe->symbols), "the characters of a word", err))
+		sizeof(*bpe->symbols), "the characters of a word", err))
 		return false;
 	if (at > 0)
 		bpe->symbols[at - 1].after = at;
-	bpe->symbols[at] =
-	    (struct symbol){.id = id, .before = at > 0 ? at - 1 : NONE, .after = NONE};
+	bpe->symbols[at] = (struct symbol){
+	    .id = id, .before = at > 0 ? at - 1 : NONE, .after = NONE};
 	bpe->symbols_count++;
 	return true;
 }
@@ -422,7 +417,7 @@ static bool push_pair(struct mc_tok_bpe *bpe, uint32_t left, struct mc_error *er
 	if (!merge)
 		return true;
 	if (at == bpe->heap_capacity && !mc_grow((void **)&bpe->heap, &bpe->heap_capacity, at + 1,
-	                                    sizeof(*bpe->heap), "the merges of a word", err))
+					    sizeof(*bpe->heap), "the merges of a word", err))
 		return false;
 	const struct candidate new = {.rank = merge->rank, .position = left, .id = merge->id};
 	for (; at > 0 && comes_before(&new, &bpe->heap[(at - 1) / 2]); at = (at - 1) / 2)
@@ -492,7 +487,7 @@ static struct remembered *cache_slot(
 
 		if (slot->length == 0 ||
 		    (slot->hash == hash && slot->length == length &&
-		        memcmp(bpe->cache_words.bytes + slot->word, word, length) == 0))
+			memcmp(bpe->cache_words.bytes + slot->word, word, length) == 0))
 			return slot;
 	}
 }
@@ -546,8 +541,7 @@ static bool encode_word(struct mc_tok_bpe *bpe, const char *word, size_t length,
 		if (!read_characters(bpe, word, length, err) || !merge_symbols(bpe, err))
 			return false;
 		for (size_t i = 0; i < bpe->symbols_count; i++) {
-			if (!bpe->symbols[i].gone &&
-			    !mc_tok_add_id(out, bpe->symbols[i].id, err))
+			if (!bpe->symbols[i].gone && !mc_tok_add_id(out, bpe->symbols[i].id, err))
 				return false;
 		}
 	}

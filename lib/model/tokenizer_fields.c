@@ -14,8 +14,8 @@
 bool mc_tok_reserve(struct mc_tok_text *text, size_t more, struct mc_error *err)
 {
 	if (more > UINT32_MAX || text->length + more > UINT32_MAX)
-		return mc_fail(err, MC_INVALID, "",
-		    "a text grows past 4 GiB while it is normalized");
+		return mc_fail(
+		    err, MC_INVALID, "", "a text grows past 4 GiB while it is normalized");
 	return mc_grow((void **)&text->bytes, &text->capacity, text->length + more, 1,
 	    "a text to tokenize", err);
 }
@@ -38,9 +38,8 @@ void mc_tok_text_release(struct mc_tok_text *text)
 
 bool mc_tok_add_id(struct mc_ids *ids, uint32_t id, struct mc_error *err)
 {
-	if (ids->count == ids->capacity &&
-	    !mc_grow((void **)&ids->ids, &ids->capacity, ids->count + 1, sizeof(*ids->ids),
-	        "token ids", err))
+	if (ids->count == ids->capacity && !mc_grow((void **)&ids->ids, &ids->capacity,
+					       ids->count + 1, sizeof(*ids->ids), "token ids", err))
 		return false;
 	ids->ids[ids->count++] = id;
 	return true;
@@ -59,7 +58,8 @@ bool mc_tok_node_read(struct mc_tok_node *node, const struct mc_json *json, cons
 		return mc_fail(err, MC_CORRUPT, where, "the %s is a %s, needed an object", role,
 		    mc_json_type_name(mc_json_type(json)));
 	if (mc_json_type(type) != MC_JSON_STRING)
-		return mc_fail(err, MC_CORRUPT, where, "the %s has no \"type\" that is a text", role);
+		return mc_fail(
+		    err, MC_CORRUPT, where, "the %s has no \"type\" that is a text", role);
 	node->type = mc_json_string(type, NULL);
 	return true;
 }
@@ -127,9 +127,9 @@ bool mc_tok_string(const struct mc_tok_node *node, const char *key, const char *
 	const struct mc_json *value = mc_json_get(node->json, key);
 
 	if (mc_json_type(value) != MC_JSON_STRING)
-		return mc_fail(err, MC_CORRUPT, node->where,
-		    "%s %s: \"%s\" is %s%s, needed a text", node->role, node->type, key,
-		    value ? "a " : "absent", value ? mc_json_type_name(mc_json_type(value)) : "");
+		return mc_fail(err, MC_CORRUPT, node->where, "%s %s: \"%s\" is %s%s, needed a text",
+		    node->role, node->type, key, value ? "a " : "absent",
+		    value ? mc_json_type_name(mc_json_type(value)) : "");
 	*ret_text = mc_json_string(value, ret_length);
 	return true;
 }
@@ -138,8 +138,9 @@ bool mc_tok_id(const struct mc_json *value, const char *where, const char *what,
     struct mc_error *err)
 {
 	if (mc_json_type(value) != MC_JSON_INTEGER)
-		return mc_fail(err, MC_CORRUPT, where, "the id of \"%.64s\" is %s, needed an integer",
-		    what, mc_json_type_name(mc_json_type(value)));
+		return mc_fail(err, MC_CORRUPT, where,
+		    "the id of \"%.64s\" is %s, needed an integer", what,
+		    mc_json_type_name(mc_json_type(value)));
 	/* The two largest are left free: new ids count on from the largest one. */
 	if (mc_json_integer(value) < 0 || mc_json_integer(value) >= INT32_MAX)
 		return mc_fail(err, MC_CORRUPT, where,
@@ -151,6 +152,6 @@ bool mc_tok_id(const struct mc_json *value, const char *where, const char *what,
 
 bool mc_tok_unsupported_type(const struct mc_tok_node *node, struct mc_error *err)
 {
-	return mc_fail(err, MC_UNSUPPORTED, node->where, "%s %.64s is not supported", node->role,
-	    node->type);
+	return mc_fail(
+	    err, MC_UNSUPPORTED, node->where, "%s %.64s is not supported", node->role, node->type);
 }

@@ -79,7 +79,7 @@ static bool read_node(
 
 	if (strcmp(node->type, "Sequence") != 0)
 		return mc_grow((void **)&list->items, &list->capacity, list->count + 1,
-		           sizeof(*list->items), "normalizers", err) &&
+			   sizeof(*list->items), "normalizers", err) &&
 		       read_item(&list->items[list->count++], node, err);
 	members = mc_tok_array(node, "normalizers", err);
 	if (!members || !mc_tok_known_fields(node, of_sequence, err))
@@ -97,9 +97,9 @@ bool mc_tok_normalizers_read(
 {
 	struct mc_tok_node node;
 
-	return mc_json_is_null(json) || (mc_tok_node_read(&node, json, "normalizer",
-	                                     "tokenizer.json /normalizer", err) &&
-	                                    read_node(list, &node, err));
+	return mc_json_is_null(json) ||
+	       (mc_tok_node_read(&node, json, "normalizer", "tokenizer.json /normalizer", err) &&
+		   read_node(list, &node, err));
 }
 
 void mc_tok_normalizers_release(struct mc_tok_normalizers *list)
@@ -171,7 +171,7 @@ static bool decompose(struct mc_tok_normalizers *list, const char *text, size_t 
 
 		/* No code point becomes more than 18. */
 		if (!mc_grow((void **)&list->codes, &list->codes_capacity, 2 * (count + 32),
-		        sizeof(*list->codes), "a text to normalize", err))
+			sizeof(*list->codes), "a text to normalize", err))
 			return false;
 		utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)code,
 		    list->codes + count, 32, (utf8proc_option_t)form, &boundclass);
@@ -200,8 +200,7 @@ static bool add_form(struct mc_tok_normalizers *list, const char *text, size_t l
 	if (!mc_tok_reserve(out, (size_t)composed * 4, err))
 		return false;
 	for (utf8proc_ssize_t i = 0; i < composed; i++)
-		out->length +=
-		    mc_utf8_encode((uint32_t)list->codes[i], out->bytes + out->length);
+		out->length += mc_utf8_encode((uint32_t)list->codes[i], out->bytes + out->length);
 	return true;
 }
 
@@ -287,7 +286,7 @@ bool mc_tok_normalize(
 			break;
 		case PREPEND:
 			ok = mc_tok_add(
-			         &list->spare, item->content.bytes, item->content.length, err) &&
+				 &list->spare, item->content.bytes, item->content.length, err) &&
 			     mc_tok_add(&list->spare, text->bytes, text->length, err);
 			break;
 		case REPLACE:

@@ -2,9 +2,9 @@
  * tokenizer_parts.h - what the files of the tokenizer share; private to lib/model/tokenizer*.c
  *
  * The way of a text: added tokens are cut out (tokenizer_added.c), each gap between them is
- * normalized (tokenizer_normalize.c), split into words (tokenizer_pretokenize.c, tokenizer_split.c),
- * each word becomes ids (tokenizer_bpe.c), and ids are put around the whole (tokenizer_post.c).
- * Texts between the parts are always valid UTF-8.
+ * normalized (tokenizer_normalize.c), split into words (tokenizer_pretokenize.c,
+ * tokenizer_split.c), each word becomes ids (tokenizer_bpe.c), and ids are put around the whole
+ * (tokenizer_post.c). Texts between the parts are always valid UTF-8.
  */
 #ifndef MC_TOKENIZER_PARTS_H
 #define MC_TOKENIZER_PARTS_H
@@ -23,8 +23,8 @@ struct mc_tok_text {
 
 /* Room for `more` bytes. Errors: INVALID past 4 GiB (offsets have 32 bits), NO_MEMORY. */
 bool mc_tok_reserve(struct mc_tok_text *text, size_t more, struct mc_error *err) MC_CHECKED;
-bool mc_tok_add(struct mc_tok_text *text, const char *bytes, size_t length, struct mc_error *err)
-    MC_CHECKED;
+bool mc_tok_add(
+    struct mc_tok_text *text, const char *bytes, size_t length, struct mc_error *err) MC_CHECKED;
 void mc_tok_text_release(struct mc_tok_text *text);
 bool mc_tok_add_id(struct mc_ids *ids, uint32_t id, struct mc_error *err) MC_CHECKED;
 
@@ -41,12 +41,13 @@ size_t mc_utf8_before(const char *text, size_t at);
 /* Length of the longest valid beginning. */
 size_t mc_utf8_valid(const char *text, size_t length);
 /* Appends text to out, each maximal invalid part as U+FFFD. */
-bool mc_utf8_mend(const char *text, size_t length, struct mc_tok_text *out, struct mc_error *err)
-    MC_CHECKED;
+bool mc_utf8_mend(
+    const char *text, size_t length, struct mc_tok_text *out, struct mc_error *err) MC_CHECKED;
 bool mc_is_white_space(uint32_t code); /* White_Space */
 bool mc_is_numeric(uint32_t code);     /* general category Nd, Nl or No */
 
-/* --- tokenizer_fields.c: components of tokenizer.json ------------------------------------------ */
+/* --- tokenizer_fields.c: components of tokenizer.json ------------------------------------------
+ */
 
 /* One component: an object with a "type". */
 struct mc_tok_node {
@@ -62,11 +63,11 @@ bool mc_tok_node_read(struct mc_tok_node *node, const struct mc_json *json, cons
 bool mc_tok_node_child(struct mc_tok_node *child, const struct mc_tok_node *parent, const char *key,
     size_t index, struct mc_error *err) MC_CHECKED;
 /* The array under `key`, or CORRUPT. */
-const struct mc_json *mc_tok_array(const struct mc_tok_node *node, const char *key,
-    struct mc_error *err) MC_CHECKED;
+const struct mc_json *mc_tok_array(
+    const struct mc_tok_node *node, const char *key, struct mc_error *err) MC_CHECKED;
 /* UNSUPPORTED unless every member's name is "type" or one of `known` (ends with NULL). */
-bool mc_tok_known_fields(const struct mc_tok_node *node, const char *const *known,
-    struct mc_error *err) MC_CHECKED;
+bool mc_tok_known_fields(
+    const struct mc_tok_node *node, const char *const *known, struct mc_error *err) MC_CHECKED;
 enum mc_tok_absent { MC_TOK_FALSE, MC_TOK_TRUE, MC_TOK_REQUIRED };
 bool mc_tok_bool(const struct mc_tok_node *node, const char *key, enum mc_tok_absent absent,
     bool *ret, struct mc_error *err) MC_CHECKED;
@@ -79,21 +80,23 @@ bool mc_tok_id(const struct mc_json *value, const char *where, const char *what,
 /* "normalizer Lowercase is not supported" */
 bool mc_tok_unsupported_type(const struct mc_tok_node *node, struct mc_error *err);
 
-/* --- tokenizer_split.c: expressions ------------------------------------------------------------ */
+/* --- tokenizer_split.c: expressions ------------------------------------------------------------
+ */
 
 struct mc_tok_regex; /* a compiled expression */
 
 /* `text` is in PCRE2's own language. Errors: UNSUPPORTED with PCRE2's reason, NO_MEMORY. */
-struct mc_tok_regex *mc_tok_regex_new(const char *text, size_t length, struct mc_error *err)
-    MC_CHECKED;
+struct mc_tok_regex *mc_tok_regex_new(
+    const char *text, size_t length, struct mc_error *err) MC_CHECKED;
 void mc_tok_regex_free(struct mc_tok_regex *regex);
 /* First match at or after `from`. Errors: UNSUPPORTED when a limit of the search is reached. */
 bool mc_tok_regex_find(struct mc_tok_regex *regex, const char *text, size_t length, size_t from,
     bool *ret_found, size_t *ret_begin, size_t *ret_end, struct mc_error *err) MC_CHECKED;
 
-/* tokenizer_pattern.c: an expression of tokenizer.json (Oniguruma, Ruby syntax) in PCRE2's language. */
-bool mc_tok_translate(const char *expression, size_t length, struct mc_buf *out, struct mc_error *err)
-    MC_CHECKED;
+/* tokenizer_pattern.c: an expression of tokenizer.json (Oniguruma, Ruby syntax) in PCRE2's
+ * language. */
+bool mc_tok_translate(
+    const char *expression, size_t length, struct mc_buf *out, struct mc_error *err) MC_CHECKED;
 
 enum mc_tok_pattern_kind { MC_TOK_PATTERN_STRING, MC_TOK_PATTERN_REGEX, MC_TOK_PATTERN_NUMERIC };
 
@@ -125,7 +128,8 @@ void mc_tok_finder_init(struct mc_tok_finder *finder, const struct mc_tok_patter
 bool mc_tok_finder_next(struct mc_tok_finder *finder, bool *ret_found, size_t *ret_begin,
     size_t *ret_end, struct mc_error *err) MC_CHECKED;
 
-/* --- tokenizer_normalize.c --------------------------------------------------------------------- */
+/* --- tokenizer_normalize.c ---------------------------------------------------------------------
+ */
 
 struct mc_tok_normalizers {
 	struct mc_tok_normalizer *items; /* in order, Sequences laid flat; owned */
@@ -136,14 +140,15 @@ struct mc_tok_normalizers {
 };
 
 /* json may be null: no normalizer. */
-bool mc_tok_normalizers_read(struct mc_tok_normalizers *list, const struct mc_json *json,
-    struct mc_error *err) MC_CHECKED;
+bool mc_tok_normalizers_read(
+    struct mc_tok_normalizers *list, const struct mc_json *json, struct mc_error *err) MC_CHECKED;
 void mc_tok_normalizers_release(struct mc_tok_normalizers *list);
 /* Replaces text by its normalized form. */
-bool mc_tok_normalize(struct mc_tok_normalizers *list, struct mc_tok_text *text, struct mc_error *err)
-    MC_CHECKED;
+bool mc_tok_normalize(
+    struct mc_tok_normalizers *list, struct mc_tok_text *text, struct mc_error *err) MC_CHECKED;
 
-/* --- tokenizer_pretokenize.c ------------------------------------------------------------------- */
+/* --- tokenizer_pretokenize.c -------------------------------------------------------------------
+ */
 
 struct mc_tok_span {
 	uint32_t begin, end;
@@ -167,14 +172,15 @@ struct mc_tok_steps {
 	size_t count, capacity;
 };
 
-bool mc_tok_steps_read(struct mc_tok_steps *steps, const struct mc_json *json, struct mc_error *err)
-    MC_CHECKED;
+bool mc_tok_steps_read(
+    struct mc_tok_steps *steps, const struct mc_json *json, struct mc_error *err) MC_CHECKED;
 void mc_tok_steps_release(struct mc_tok_steps *steps);
 /* pieces holds one piece, the whole text; afterwards the words. */
 bool mc_tok_pretokenize(const struct mc_tok_steps *steps, struct mc_tok_pieces *pieces,
     struct mc_error *err) MC_CHECKED;
 
-/* --- tokenizer_vocab.c, tokenizer_bpe.c -------------------------------------------------------- */
+/* --- tokenizer_vocab.c, tokenizer_bpe.c --------------------------------------------------------
+ */
 
 /* Texts to ids. */
 struct mc_tok_vocab {
@@ -189,8 +195,8 @@ uint64_t mc_tok_hash(const char *bytes, size_t length);
 /* A name that is there already gets the new id. */
 bool mc_tok_vocab_add(struct mc_tok_vocab *vocab, const char *name, size_t length, uint32_t id,
     struct mc_error *err) MC_CHECKED;
-bool mc_tok_vocab_find(const struct mc_tok_vocab *vocab, const char *name, size_t length,
-    uint32_t *ret_id);
+bool mc_tok_vocab_find(
+    const struct mc_tok_vocab *vocab, const char *name, size_t length, uint32_t *ret_id);
 void mc_tok_vocab_release(struct mc_tok_vocab *vocab);
 
 struct mc_tok_bpe; /* the model */
@@ -202,7 +208,8 @@ const struct mc_tok_vocab *mc_tok_bpe_vocab(const struct mc_tok_bpe *bpe);
 bool mc_tok_bpe_encode(struct mc_tok_bpe *bpe, const char *word, size_t length, struct mc_ids *out,
     struct mc_error *err) MC_CHECKED;
 
-/* --- tokenizer_added.c ------------------------------------------------------------------------- */
+/* --- tokenizer_added.c -------------------------------------------------------------------------
+ */
 
 struct mc_tok_added; /* the added tokens */
 
@@ -235,16 +242,18 @@ struct mc_tok_cutter {
 bool mc_tok_cutter_next(struct mc_tok_cutter *cutter, bool *ret_more, struct mc_tok_cut *ret_cut,
     struct mc_error *err) MC_CHECKED;
 
-/* --- tokenizer_post.c -------------------------------------------------------------------------- */
+/* --- tokenizer_post.c --------------------------------------------------------------------------
+ */
 
 /* Ids in front of and behind a text. */
 struct mc_tok_frame {
 	struct mc_ids before, after;
 };
 
-bool mc_tok_frame_read(struct mc_tok_frame *frame, const struct mc_json *json, struct mc_error *err)
-    MC_CHECKED;
-/* tokenizer_config.json: *ret_decides when its add_bos_token and add_eos_token overrule the file. */
+bool mc_tok_frame_read(
+    struct mc_tok_frame *frame, const struct mc_json *json, struct mc_error *err) MC_CHECKED;
+/* tokenizer_config.json: *ret_decides when its add_bos_token and add_eos_token overrule the file.
+ */
 bool mc_tok_frame_of_flags(struct mc_tok_frame *frame, const struct mc_json *config,
     const struct mc_tok_added *added, const struct mc_tok_vocab *vocab, bool *ret_decides,
     struct mc_error *err) MC_CHECKED;

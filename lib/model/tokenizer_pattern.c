@@ -48,8 +48,8 @@ struct set {
 /* One thing inside of a class. */
 struct item {
 	enum { ITEM_CHAR, ITEM_MEMBERS, ITEM_NOT_MEMBERS, ITEM_CLASS, ITEM_AND, ITEM_END } kind;
-	uint32_t code;      /* of CHAR */
-	char members[400];  /* of MEMBERS and NOT_MEMBERS */
+	uint32_t code;     /* of CHAR */
+	char members[400]; /* of MEMBERS and NOT_MEMBERS */
 };
 
 static bool refuse(struct translator *t, const char *at, const char *what)
@@ -138,8 +138,7 @@ static bool read_property(struct translator *t, bool negated, struct item *item)
 	char name[48];
 	size_t length;
 
-	if (t->p == t->end || *t->p != '{' ||
-	    !(close = memchr(t->p, '}', (size_t)(t->end - t->p))))
+	if (t->p == t->end || *t->p != '{' || !(close = memchr(t->p, '}', (size_t)(t->end - t->p))))
 		return refuse(t, at, "\\p without a name in braces");
 	t->p++;
 	if (t->p < close && *t->p == '^') {
@@ -301,9 +300,9 @@ static bool read_range(struct translator *t, const struct item *item, uint32_t *
 
 static bool put_range(struct translator *t, struct mc_buf *out, uint32_t first, uint32_t last)
 {
-	return first == last ? mc_buf_addf(out, t->err, "\\x{%" PRIx32 "}", first)
-	                     : mc_buf_addf(out, t->err, "\\x{%" PRIx32 "}-\\x{%" PRIx32 "}", first,
-	                           last);
+	return first == last
+		   ? mc_buf_addf(out, t->err, "\\x{%" PRIx32 "}", first)
+		   : mc_buf_addf(out, t->err, "\\x{%" PRIx32 "}-\\x{%" PRIx32 "}", first, last);
 }
 
 /* Every code point in order, without surrogates. */
@@ -442,8 +441,7 @@ static bool plain_class(struct translator *t, struct mc_buf *members, bool *ret_
 			return false;
 		*ret_plain = item.kind == ITEM_END;
 		if (item.kind == ITEM_CHAR) {
-			if (!read_range(t, &item, &last) ||
-			    !put_range(t, members, item.code, last))
+			if (!read_range(t, &item, &last) || !put_range(t, members, item.code, last))
 				return false;
 		} else if (item.kind == ITEM_MEMBERS) {
 			if (!mc_buf_add(members, item.members, strlen(item.members), t->err))
@@ -565,7 +563,7 @@ static bool translate_brace(struct translator *t)
 		return put(t, "\\{");
 	/* {,3} counts from 0 in Ruby and is text in PCRE2 */
 	bool ok = put(t, least_end == t->p ? "{0" : "{") &&
-	          mc_buf_add(t->out, t->p, (size_t)(close + 1 - t->p), t->err);
+		  mc_buf_add(t->out, t->p, (size_t)(close + 1 - t->p), t->err);
 	t->p = close + 1;
 	if (ok && t->p < t->end && (*t->p == '+' || (*t->p == '?' && !comma)))
 		return refuse(t, t->p, "+ or ? behind a count in braces");
@@ -594,10 +592,14 @@ static bool translate(struct translator *t)
 	return true;
 }
 
-bool mc_tok_translate(const char *expression, size_t length, struct mc_buf *out, struct mc_error *err)
+bool mc_tok_translate(
+    const char *expression, size_t length, struct mc_buf *out, struct mc_error *err)
 {
-	struct translator t = {
-	    .start = expression, .p = expression, .end = expression + length, .out = out, .err = err};
+	struct translator t = {.start = expression,
+	    .p = expression,
+	    .end = expression + length,
+	    .out = out,
+	    .err = err};
 	bool ok = translate(&t);
 
 	free(t.all);

@@ -43,8 +43,8 @@ static bool add_special(const struct mc_tok_node *node, const struct mc_json *pi
 }
 
 /* What stands in front of $A and behind it. */
-static bool read_single(const struct mc_tok_node *node, struct mc_ids *before,
-    struct mc_ids *after, struct mc_error *err)
+static bool read_single(const struct mc_tok_node *node, struct mc_ids *before, struct mc_ids *after,
+    struct mc_error *err)
 {
 	const struct mc_json *single = mc_tok_array(node, "single", err);
 	bool seen = false;
@@ -79,7 +79,7 @@ static bool read_template(
 	static const char *const known[] = {"single", "pair", "special_tokens", NULL};
 	struct mc_ids before = {0}, old = frame->before;
 	bool ok = mc_tok_known_fields(node, known, err) &&
-	          read_single(node, &before, &frame->after, err);
+		  read_single(node, &before, &frame->after, err);
 
 	for (size_t i = 0; ok && i < old.count; i++)
 		ok = mc_tok_add_id(&before, old.ids[i], err);
@@ -119,8 +119,8 @@ bool mc_tok_frame_read(struct mc_tok_frame *frame, const struct mc_json *json, s
 	struct mc_tok_node node;
 
 	return mc_json_is_null(json) || (mc_tok_node_read(&node, json, "post_processor",
-	                                     "tokenizer.json /post_processor", err) &&
-	                                    read_node(frame, &node, err));
+					     "tokenizer.json /post_processor", err) &&
+					    read_node(frame, &node, err));
 }
 
 /* --- flags ------------------------------------------------------------------------------------ */
@@ -136,8 +136,9 @@ static bool read_flag(const struct mc_json *config, const char *key, bool *ret_p
 	if (!*ret_present)
 		return true;
 	if (mc_json_type(value) != MC_JSON_BOOL)
-		return mc_fail(err, MC_CORRUPT, "tokenizer_config.json", "%s is a %s, needed true or false",
-		    key, mc_json_type_name(mc_json_type(value)));
+		return mc_fail(err, MC_CORRUPT, "tokenizer_config.json",
+		    "%s is a %s, needed true or false", key,
+		    mc_json_type_name(mc_json_type(value)));
 	*ret_value = mc_json_bool(value);
 	return true;
 }
@@ -179,5 +180,5 @@ bool mc_tok_frame_of_flags(struct mc_tok_frame *frame, const struct mc_json *con
 		return false;
 	return !*ret_decides ||
 	       ((!bos || add_named(&frame->before, config, "bos_token", added, vocab, err)) &&
-	           (!eos || add_named(&frame->after, config, "eos_token", added, vocab, err)));
+		   (!eos || add_named(&frame->after, config, "eos_token", added, vocab, err)));
 }

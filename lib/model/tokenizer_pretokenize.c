@@ -40,7 +40,7 @@ struct mc_tok_step {
 static struct mc_tok_step *add_step(struct mc_tok_steps *steps, struct mc_error *err)
 {
 	if (!mc_grow((void **)&steps->items, &steps->capacity, steps->count + 1,
-	        sizeof(*steps->items), "pre-tokenizers", err))
+		sizeof(*steps->items), "pre-tokenizers", err))
 		return NULL;
 	steps->items[steps->count] = (struct mc_tok_step){0};
 	return &steps->items[steps->count++];
@@ -113,7 +113,7 @@ static bool read_byte_level(
 	if (regex) {
 		step = add_step(steps, err);
 		if (!step || !mc_tok_pattern_compile(&step->pattern, gpt2, strlen(gpt2),
-		                 "pre_tokenizer ByteLevel", node->where, err))
+				 "pre_tokenizer ByteLevel", node->where, err))
 			return false;
 		step->behavior = ISOLATED;
 	}
@@ -167,7 +167,7 @@ static bool read_metaspace(
 	    !read_scheme(node, &step->scheme, err) ||
 	    !mc_tok_string(node, "replacement", &text, &length, err) ||
 	    (!mc_json_is_null(mc_json_get(node->json, "split")) &&
-	        !mc_tok_bool(node, "split", MC_TOK_REQUIRED, &split, err)))
+		!mc_tok_bool(node, "split", MC_TOK_REQUIRED, &split, err)))
 		return false;
 	if (length == 0 || mc_utf8_length((unsigned char)text[0]) != length)
 		return mc_fail(err, MC_CORRUPT, node->where,
@@ -217,8 +217,8 @@ bool mc_tok_steps_read(struct mc_tok_steps *steps, const struct mc_json *json, s
 	struct mc_tok_node node;
 
 	return mc_json_is_null(json) || (mc_tok_node_read(&node, json, "pre_tokenizer",
-	                                     "tokenizer.json /pre_tokenizer", err) &&
-	                                    read_node(steps, &node, err));
+					     "tokenizer.json /pre_tokenizer", err) &&
+					    read_node(steps, &node, err));
 }
 
 void mc_tok_steps_release(struct mc_tok_steps *steps)
@@ -249,10 +249,10 @@ static bool add_span(struct mc_tok_spans *spans, size_t begin, size_t end, struc
 		return true;
 	if (spans->count == spans->capacity &&
 	    !mc_grow((void **)&spans->items, &spans->capacity, spans->count + 1,
-	        sizeof(*spans->items), "pieces of a text", err))
+		sizeof(*spans->items), "pieces of a text", err))
 		return false;
-	spans->items[spans->count++] =
-	    (struct mc_tok_span){.begin = (uint32_t)begin, .end = (uint32_t)end};
+	spans->items[spans->count++] = (struct mc_tok_span){
+	    .begin = (uint32_t)begin, .end = (uint32_t)end};
 	return true;
 }
 
@@ -334,7 +334,7 @@ static bool split_pieces(
 			return false;
 	}
 	pieces->at_start = pieces->at_start && before.count > 0 && out->count > 0 &&
-	                   out->items[0].begin == before.items[0].begin;
+			   out->items[0].begin == before.items[0].begin;
 	pieces->spans = *out;
 	pieces->spare_spans = before;
 	return true;
@@ -376,7 +376,7 @@ static void make_byte_alphabet(char table[256][2], unsigned char lengths[256])
 
 	for (uint32_t byte = 0; byte < 256; byte++) {
 		bool plain = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) ||
-		             byte >= 0xAE;
+			     byte >= 0xAE;
 
 		lengths[byte] = (unsigned char)mc_utf8_encode(plain ? byte : next, text);
 		memcpy(table[byte], text, 2);
@@ -384,8 +384,7 @@ static void make_byte_alphabet(char table[256][2], unsigned char lengths[256])
 	}
 }
 
-static bool write_bytes(
-    struct mc_tok_pieces *pieces, struct mc_tok_text *out, struct mc_error *err)
+static bool write_bytes(struct mc_tok_pieces *pieces, struct mc_tok_text *out, struct mc_error *err)
 {
 	char table[256][2];
 	unsigned char lengths[256];
@@ -427,7 +426,7 @@ static bool rewrite_pieces(
 		size_t begin = out->length;
 
 		if (!rewrite_piece(step, before.bytes + span->begin, span->end - span->begin,
-		        step->scheme == ALWAYS || (step->scheme == FIRST && first), out, err))
+			step->scheme == ALWAYS || (step->scheme == FIRST && first), out, err))
 			return false;
 		*span = (struct mc_tok_span){(uint32_t)begin, (uint32_t)out->length};
 	}

@@ -44,8 +44,8 @@ static bool compile(
 	if (regex->code)
 		return true;
 	(void)pcre2_get_error_message(reason, words, sizeof(words));
-	return mc_fail(err, MC_UNSUPPORTED, "", "the expression cannot be compiled: %s (at byte %zu)",
-	    (const char *)words, (size_t)at);
+	return mc_fail(err, MC_UNSUPPORTED, "",
+	    "the expression cannot be compiled: %s (at byte %zu)", (const char *)words, (size_t)at);
 }
 
 struct mc_tok_regex *mc_tok_regex_new(const char *text, size_t length, struct mc_error *err)
@@ -154,8 +154,8 @@ bool mc_tok_pattern_read(
 	snprintf(who, sizeof(who), "%s %.64s", node->role, node->type);
 	if (strcmp(member.key, "Regex") == 0)
 		return mc_tok_pattern_compile(pattern, text, length, who, node->where, err);
-	return mc_fail(err, MC_UNSUPPORTED, node->where, "%s: a pattern of kind \"%.64s\"", who,
-	    member.key);
+	return mc_fail(
+	    err, MC_UNSUPPORTED, node->where, "%s: a pattern of kind \"%.64s\"", who, member.key);
 }
 
 void mc_tok_pattern_release(struct mc_tok_pattern *pattern)
@@ -215,7 +215,7 @@ bool mc_tok_finder_next(struct mc_tok_finder *finder, bool *ret_found, size_t *r
 			break;
 		case MC_TOK_PATTERN_REGEX:
 			if (!mc_tok_regex_find(finder->pattern->regex, finder->text, finder->length,
-			        finder->from, ret_found, ret_begin, ret_end, err))
+				finder->from, ret_found, ret_begin, ret_end, err))
 				return false;
 			break;
 		}
@@ -229,8 +229,8 @@ bool mc_tok_finder_next(struct mc_tok_finder *finder, bool *ret_found, size_t *r
 		/* Empty and right behind the match before: look one character further. */
 		*ret_found = false;
 		finder->from += finder->from < finder->length
-		                    ? mc_utf8_length((unsigned char)finder->text[finder->from])
-		                    : 1;
+				    ? mc_utf8_length((unsigned char)finder->text[finder->from])
+				    : 1;
 	}
 	return true;
 }

@@ -8,7 +8,7 @@
 #include "tokenizer_parts.h"
 
 struct mc_tok_vocab_slot {
-	uint32_t hash;   /* upper half; only to skip most comparisons */
+	uint32_t hash; /* upper half; only to skip most comparisons */
 	uint32_t id;
 	uint32_t offset; /* in names */
 	uint32_t length; /* + 1; 0: an empty slot */
@@ -44,7 +44,7 @@ static struct mc_tok_vocab_slot *slot_of(
 
 		if (slot->length == 0 ||
 		    (slot->hash == hash >> 32 && slot->length == length + 1 &&
-		        memcmp(vocab->names.bytes + slot->offset, name, length) == 0))
+			memcmp(vocab->names.bytes + slot->offset, name, length) == 0))
 			return slot;
 	}
 }
@@ -61,16 +61,16 @@ static bool enlarge(struct mc_tok_vocab *vocab, struct mc_error *err)
 		const struct mc_tok_vocab_slot *slot = &vocab->slots[i];
 
 		if (slot->length > 0)
-			*slot_of(&bigger, vocab->names.bytes + slot->offset, slot->length - 1) =
-			    *slot;
+			*slot_of(
+			    &bigger, vocab->names.bytes + slot->offset, slot->length - 1) = *slot;
 	}
 	free(vocab->slots);
 	*vocab = bigger;
 	return true;
 }
 
-bool mc_tok_vocab_add(struct mc_tok_vocab *vocab, const char *name, size_t length, uint32_t id,
-    struct mc_error *err)
+bool mc_tok_vocab_add(
+    struct mc_tok_vocab *vocab, const char *name, size_t length, uint32_t id, struct mc_error *err)
 {
 	struct mc_tok_vocab_slot *slot;
 

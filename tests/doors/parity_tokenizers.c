@@ -9,8 +9,9 @@
  *   auto.v4.jsonl           the flags of tokenizer_config.json obeyed, where they decide
  * one {"text", "ids", "add_special_tokens"} a line; the ids must be identical. Each folder of
  * DIR/unsupported holds a file that must be refused with a message that has the "component" of its
- * expect.json. A kind whose parts are not there yet (UNSUPPORTED, or no tokenizer.json) is listed as
- * "not yet", unless --only or --require names it. Exit: 0 all pass, 1 one does not, 2 nothing to run.
+ * expect.json. A kind whose parts are not there yet (UNSUPPORTED, or no tokenizer.json) is listed
+ * as "not yet", unless --only or --require names it. Exit: 0 all pass, 1 one does not, 2 nothing to
+ * run.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -57,7 +58,8 @@ static bool exists(const char *folder, const char *name)
 	return stat(path, &st) == 0;
 }
 
-static bool read_file(const char *folder, const char *name, struct mc_buf *text, struct mc_error *err)
+static bool read_file(
+    const char *folder, const char *name, struct mc_buf *text, struct mc_error *err)
 {
 	char path[LONGEST_PATH];
 	int fd = -1;
@@ -152,8 +154,8 @@ static void run_case(struct mc_tokenizer *tokenizer, const struct mc_json *json,
 	mc_error_init(&err);
 	text = mc_json_string(mc_json_get(json, "text"), &length);
 	bool add = mc_json_bool(mc_json_get(json, "add_special_tokens"));
-	if (mc_tokenizer_encode(tokenizer, text, length, add ? yes : MC_ADD_SPECIAL_NO,
-	        match_special, &ids, &err))
+	if (mc_tokenizer_encode(
+		tokenizer, text, length, add ? yes : MC_ADD_SPECIAL_NO, match_special, &ids, &err))
 		compare(tally, file, line, &ids, mc_json_get(json, "ids"));
 	else
 		note(tally, file, line, err.text);
@@ -209,8 +211,8 @@ static enum outcome run_kind(const char *folder, const char *kind, bool required
 	}
 	run_file(tokenizer, folder, "cases.jsonl", MC_ADD_SPECIAL_YES, true, &tally);
 	if (exists(folder, "cases.no_special.jsonl"))
-		run_file(tokenizer, folder, "cases.no_special.jsonl", MC_ADD_SPECIAL_YES, false,
-		    &tally);
+		run_file(
+		    tokenizer, folder, "cases.no_special.jsonl", MC_ADD_SPECIAL_YES, false, &tally);
 	if (exists(folder, "auto.v4.jsonl"))
 		run_file(tokenizer, folder, "auto.v4.jsonl", MC_ADD_SPECIAL_AUTO, true, &tally);
 	mc_tokenizer_free(tokenizer);
@@ -242,8 +244,9 @@ static enum outcome run_refusal(const char *folder, const char *kind)
 		verdict = "was not refused";
 	else if (!strstr(err.text, component))
 		verdict = "the message does not name the component";
-	printf("unsupported/%-28s %s%s%s\n", kind, verdict ? "FAILED: " : "refused: ",
-	    verdict ? verdict : err.text, verdict && !tokenizer ? err.text : "");
+	printf("unsupported/%-28s %s%s%s\n", kind,
+	    verdict ? "FAILED: " : "refused: ", verdict ? verdict : err.text,
+	    verdict && !tokenizer ? err.text : "");
 	mc_tokenizer_free(tokenizer);
 	mc_json_free(expect);
 	mc_buf_release(&text);
@@ -278,8 +281,8 @@ static bool is_kind(const char *folder)
 	return exists(folder, "cases.jsonl");
 }
 
-static bool run_folder(const struct options *options, const char *folder, bool refusals,
-    struct counts *counts)
+static bool run_folder(
+    const struct options *options, const char *folder, bool refusals, struct counts *counts)
 {
 	struct dirent **entries = NULL;
 	char path[LONGEST_PATH];
@@ -295,7 +298,7 @@ static bool run_folder(const struct options *options, const char *folder, bool r
 		if (refusals && exists(path, "expect.json")) {
 			count(counts, run_refusal(path, name));
 		} else if (!refusals && is_kind(path) &&
-		           (!options->only || is_listed(options->only, name))) {
+			   (!options->only || is_listed(options->only, name))) {
 			count(counts, run_kind(path, name, named));
 		}
 		free(entries[i]);
@@ -352,13 +355,15 @@ int main(int argc, char **argv)
 	if (is_kind(options.folder)) {
 		count(&counts, run_kind(options.folder, options.folder, true));
 	} else if (!run_folder(&options, options.folder, false, &counts)) {
-		fprintf(stderr, "parity_tokenizers: %s cannot be read as a folder\n", options.folder);
+		fprintf(
+		    stderr, "parity_tokenizers: %s cannot be read as a folder\n", options.folder);
 		return 2;
 	} else {
 		counts.failed += count_missing(options.only, options.folder) +
-		                 count_missing(options.require, options.folder);
+				 count_missing(options.require, options.folder);
 	}
-	printf("%zu passed, %zu failed, %zu not yet\n", counts.passed, counts.failed, counts.not_yet);
+	printf(
+	    "%zu passed, %zu failed, %zu not yet\n", counts.passed, counts.failed, counts.not_yet);
 	if (counts.passed + counts.failed == 0) {
 		fprintf(stderr, "parity_tokenizers: nothing to run in %s\n", options.folder);
 		return 2;

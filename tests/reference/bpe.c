@@ -10,8 +10,7 @@ static bool merge_first(
 {
 	for (size_t rank = 0; rank < merges_count; rank++) {
 		for (size_t i = 0; i + 1 < count; i++) {
-			if (symbols[i] != merges[rank].left ||
-			    symbols[i + 1] != merges[rank].right)
+			if (symbols[i] != merges[rank].left || symbols[i + 1] != merges[rank].right)
 				continue;
 			symbols[i] = merges[rank].result;
 			for (size_t k = i + 1; k + 1 < count; k++)

@@ -94,7 +94,10 @@ static const char *shown(const struct mc_dataset *dataset)
 	for (size_t s = 0; s < dataset->sequences; s++) {
 		for (uint64_t i = dataset->start[s]; i < dataset->start[s + 1]; i++)
 			length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%u",
-			    i > dataset->start[s] ? " " : s > 0 ? "|" : "", dataset->ids[i]);
+			    i > dataset->start[s] ? " "
+			    : s > 0               ? "|"
+						  : "",
+			    dataset->ids[i]);
 	}
 	return text;
 }
@@ -149,10 +152,10 @@ static void test_jsonl(void **state)
 
 	(void)state;
 	write_text("a.jsonl", "{\"text\": \"abc\", \"id\": 7}\n\n{\"text\":\"d\"}\r\n  \t\n"
-	                      "{\"text\":\"zz\",\"input_ids\":[99, 0]}\n{\"text\":\"?\"}\n"
-	                      "{\"text\":\"ef\"}");
-	assert_string_equal(load(&(struct mc_dataset_source){.path = path_of("a.jsonl")}, 1, plain,
-	                        &dataset),
+			      "{\"text\":\"zz\",\"input_ids\":[99, 0]}\n{\"text\":\"?\"}\n"
+			      "{\"text\":\"ef\"}");
+	assert_string_equal(
+	    load(&(struct mc_dataset_source){.path = path_of("a.jsonl")}, 1, plain, &dataset),
 	    "0 1 2|3|99 0|4 5");
 	assert_int_equal(dataset.sequences, 4);
 	assert_int_equal(dataset.tokens, 8);
@@ -349,8 +352,8 @@ static void test_unknown_kind(void **state)
 /* --- .npy ------------------------------------------------------------------------------------- */
 
 /* Version 1 unless said otherwise; the header is padded as NumPy pads it. */
-static void write_npy(const char *name, unsigned version, const char *dict, const void *data,
-    size_t length)
+static void write_npy(
+    const char *name, unsigned version, const char *dict, const void *data, size_t length)
 {
 	unsigned char file[512] = "\x93NUMPY";
 	size_t fixed = version == 1 ? 10 : 12, header = 64 * 2 - fixed, at;
@@ -405,8 +408,8 @@ static void test_npy_choice(void **state)
 	const struct mc_dataset_source source = {.path = path_of("rows.npy"), .num_samples = 2};
 
 	(void)state;
-	write_npy("rows.npy", 1, "{'descr': '|u1', 'fortran_order': False, 'shape': (3, 2), }", data,
-	    6);
+	write_npy(
+	    "rows.npy", 1, "{'descr': '|u1', 'fortran_order': False, 'shape': (3, 2), }", data, 6);
 	assert_string_equal(load_file("rows.npy", options), "1 2|3 4|5 6");
 	assert_string_equal(load(&source, 1, options, NULL), "1 2|3 4");
 	options.max_seq_length = 1;
@@ -457,8 +460,8 @@ static void test_npy_refused(void **state)
 		if (mc_dataset_load(&dataset, &source, 1, &plain, NULL, NULL, &err))
 			fail_msg("not refused: %s", cases[i].dict);
 		assert_non_null(strstr(err.where, "bad.npy"));
-		assert_true(err.code == MC_CORRUPT || err.code == MC_UNSUPPORTED ||
-		            err.code == MC_INVALID);
+		assert_true(
+		    err.code == MC_CORRUPT || err.code == MC_UNSUPPORTED || err.code == MC_INVALID);
 	}
 	write_npy("bad.npy", 4, DICT("<i4", "False", "(2,)"), data, 8);
 	assert_refused("bad.npy", MC_UNSUPPORTED, "bad.npy", "4");
@@ -512,8 +515,7 @@ static void test_safetensors(void **state)
 	write_tensor("ids.safetensors", "input_ids", MC_I64, 2, rows, ids, sizeof(ids));
 	assert_string_equal(load_file("ids.safetensors", plain), "1 2|3 4");
 	/* The magic is stronger than the name. */
-	assert_int_equal(
-	    rename(path_of("ids.safetensors"), path_of("ids.txt")), 0);
+	assert_int_equal(rename(path_of("ids.safetensors"), path_of("ids.txt")), 0);
 	assert_string_equal(load_file("ids.txt", plain), "1 2|3 4");
 	write_tensor("ids.safetensors", "input_ids", MC_I32, 1, rows, ids, 8);
 	assert_string_equal(load_file("ids.safetensors", plain), "1 0");
@@ -618,7 +620,8 @@ static void test_faults(void **state)
 
 			mc_error_init(&err);
 			mc_fault_arm(kinds[k], n);
-			done = mc_dataset_load(&dataset, &source, 1, &options, NULL, tokenizer, &err);
+			done = mc_dataset_load(
+			    &dataset, &source, 1, &options, NULL, tokenizer, &err);
 			mc_fault_disarm();
 			if (done)
 				mc_dataset_release(&dataset);

@@ -19,7 +19,7 @@
 static void test_split_behaviors(void **state)
 {
 	static const char vocab[] = "{\"a\":0,\"b\":1,\"c\":2,\"-\":3,\"a-\":4,\"b-\":5,\"-b\":6,"
-	                            "\"-c\":7,\"--\":8,\"b--\":9}";
+				    "\"-c\":7,\"--\":8,\"b--\":9}";
 	static const struct {
 		const char *pre, *ids;
 	} cases[] = {
@@ -71,10 +71,10 @@ static const char *byte_vocab(void)
 
 	for (unsigned byte = 0; byte < 256; byte++) {
 		bool plain = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) ||
-		             byte >= 0xAE;
+			     byte >= 0xAE;
 
-		length += (size_t)snprintf(text + length, sizeof(text) - length,
-		    "%s\"\\u%04x\":%u", byte ? "," : "", plain ? byte : other, byte);
+		length += (size_t)snprintf(text + length, sizeof(text) - length, "%s\"\\u%04x\":%u",
+		    byte ? "," : "", plain ? byte : other, byte);
 		other += !plain;
 	}
 	snprintf(text + length, sizeof(text) - length, "}");
@@ -112,7 +112,8 @@ static void test_byte_level(void **state)
 
 static void test_metaspace(void **state)
 {
-	static const char vocab[] = "{\"▁\":0,\"a\":1,\"b\":2,\"▁a\":3,\"▁b\":4,\"a▁b\":5,\"▁a▁b\":6}";
+	static const char vocab[] =
+	    "{\"▁\":0,\"a\":1,\"b\":2,\"▁a\":3,\"▁b\":4,\"a▁b\":5,\"▁a▁b\":6}";
 	static const char added[] =
 	    "[{\"id\":7,\"content\":\"<x>\",\"single_word\":false,\"lstrip\":false,"
 	    "\"rstrip\":false,\"normalized\":false,\"special\":true}]";
@@ -149,8 +150,8 @@ static void test_forms(void **state)
 {
 	/* composed and decomposed forms as whole texts */
 	static const char vocab[] = "{\"é\":0,\"e\\u0301\":1,\"각\":2,\"\\u1100\\u1161\\u11a8\":3,"
-	                            "\"ﬁ\":4,\"fi\":5,\"a\\u0323\\u0301\":6,\"ạ\\u0301\":7,"
-	                            "\"x각\":8,\"\\u0344\":9,\"\\u0308\\u0301\":10}";
+				    "\"ﬁ\":4,\"fi\":5,\"a\\u0323\\u0301\":6,\"ạ\\u0301\":7,"
+				    "\"x각\":8,\"\\u0344\":9,\"\\u0308\\u0301\":10}";
 	static const struct {
 		const char *form, *text, *ids;
 	} cases[] = {
@@ -174,8 +175,8 @@ static void test_forms(void **state)
 		char normalizer[64];
 
 		snprintf(normalizer, sizeof(normalizer), "{\"type\":\"%s\"}", cases[i].form);
-		struct mc_tokenizer *t = make((struct parts){
-		    .normalizer = normalizer, .vocab = vocab, .model = WHOLE_WORDS});
+		struct mc_tokenizer *t = make(
+		    (struct parts){.normalizer = normalizer, .vocab = vocab, .model = WHOLE_WORDS});
 		assert_encodes(t, cases[i].text, cases[i].ids);
 		mc_tokenizer_free(t);
 	}
@@ -184,8 +185,8 @@ static void test_forms(void **state)
 /* A long run of marks in the wrong order: sorted in a time that grows with their number only. */
 static void test_many_marks(void **state)
 {
-	struct mc_tokenizer *t = make((struct parts){.normalizer = "{\"type\":\"NFD\"}",
-	    .vocab = "{\"e\":0,\"\\u0301\":1,\"\\u0323\":2}"});
+	struct mc_tokenizer *t = make((struct parts){
+	    .normalizer = "{\"type\":\"NFD\"}", .vocab = "{\"e\":0,\"\\u0301\":1,\"\\u0323\":2}"});
 	const size_t pairs = 300000;
 	char *text = malloc(1 + 4 * pairs);
 	struct mc_ids ids = {0};
@@ -196,8 +197,8 @@ static void test_many_marks(void **state)
 	text[0] = 'e';
 	for (size_t i = 0; i < pairs; i++)
 		memcpy(text + 1 + 4 * i, "\u0301\u0323", 4);
-	assert_true(mc_tokenizer_encode(
-	    t, text, 1 + 4 * pairs, MC_ADD_SPECIAL_NO, true, &ids, &err));
+	assert_true(
+	    mc_tokenizer_encode(t, text, 1 + 4 * pairs, MC_ADD_SPECIAL_NO, true, &ids, &err));
 	assert_int_equal(ids.count, 1 + 2 * pairs);
 	for (size_t i = 0; i < pairs; i++) {
 		assert_int_equal(ids.ids[1 + i], 2);
@@ -212,9 +213,9 @@ static void test_prepend_replace(void **state)
 {
 	struct mc_tokenizer *t = make((struct parts){
 	    .normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\","
-	                  "\"prepend\":\"_\"},{\"type\":\"Replace\",\"pattern\":{\"String\":"
-	                  "\"--\"},\"content\":\"+\"},{\"type\":\"Replace\",\"pattern\":"
-	                  "{\"Regex\":\"b{2,}\"},\"content\":\"\"}]}",
+			  "\"prepend\":\"_\"},{\"type\":\"Replace\",\"pattern\":{\"String\":"
+			  "\"--\"},\"content\":\"+\"},{\"type\":\"Replace\",\"pattern\":"
+			  "{\"Regex\":\"b{2,}\"},\"content\":\"\"}]}",
 	    .vocab = "{\"_\":0,\"+\":1,\"-\":2,\"a\":3,\"b\":4}"});
 
 	(void)state;
@@ -234,9 +235,8 @@ static bool matches(const char *expression, const char *text)
 	bool matched;
 
 	snprintf(pre, sizeof(pre), SPLIT("\"Regex\":\"%s\"", "Removed", "false"), expression);
-	struct mc_tokenizer *t = make((struct parts){.pre = pre,
-	    .vocab = "{\"?\":0}",
-	    .model = "\"unk_token\":\"?\","});
+	struct mc_tokenizer *t = make(
+	    (struct parts){.pre = pre, .vocab = "{\"?\":0}", .model = "\"unk_token\":\"?\","});
 	matched = strcmp(encode(t, text), "") == 0;
 	mc_tokenizer_free(t);
 	return matched;
@@ -309,9 +309,9 @@ static void test_expressions(void **state)
 /* A match of a million characters: past the stack of compiled expressions. */
 static void test_long_match(void **state)
 {
-	struct mc_tokenizer *t = make((struct parts){
-	    .pre = SPLIT("\"Regex\":\"(?:(?!b)[a-z])*b\"", "Removed", "false"),
-	    .vocab = "{\"x\":0}"});
+	struct mc_tokenizer *t = make(
+	    (struct parts){.pre = SPLIT("\"Regex\":\"(?:(?!b)[a-z])*b\"", "Removed", "false"),
+		.vocab = "{\"x\":0}"});
 	const size_t length = 1000000;
 	char *text = malloc(length);
 
@@ -346,7 +346,7 @@ static void test_refused_components(void **state)
 	assert_refused((struct parts){.normalizer = "{\"type\":\"Lowercase\"}"}, MC_UNSUPPORTED,
 	    "normalizer Lowercase");
 	assert_refused((struct parts){.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{"
-	                                            "\"type\":\"NFC\"},{\"type\":\"Strip\"}]}"},
+						    "\"type\":\"NFC\"},{\"type\":\"Strip\"}]}"},
 	    MC_UNSUPPORTED, "normalizer Strip");
 	assert_refused((struct parts){.pre = "{\"type\":\"BertPreTokenizer\"}"}, MC_UNSUPPORTED,
 	    "pre_tokenizer BertPreTokenizer");
@@ -357,12 +357,12 @@ static void test_refused_components(void **state)
 	    "end_of_word_suffix");
 	assert_refused((struct parts){.model = "\"novelty\":1,"}, MC_UNSUPPORTED, "novelty");
 	assert_refused((struct parts){.pre = "{\"type\":\"Digits\",\"individual_digits\":true,"
-	                                     "\"base\":8}"},
+					     "\"base\":8}"},
 	    MC_UNSUPPORTED, "base");
-	assert_refused((struct parts){.pre = "{\"type\":\"Digits\"}"}, MC_CORRUPT,
-	    "individual_digits");
+	assert_refused(
+	    (struct parts){.pre = "{\"type\":\"Digits\"}"}, MC_CORRUPT, "individual_digits");
 	assert_refused((struct parts){.pre = "{\"type\":\"Metaspace\",\"replacement\":\"_\","
-	                                     "\"add_prefix_space\":false}"},
+					     "\"add_prefix_space\":false}"},
 	    MC_UNSUPPORTED, "add_prefix_space");
 	assert_refused((struct parts){.pre = SPLIT("\"String\":\"x\"", "Scattered", "false")},
 	    MC_UNSUPPORTED, "Scattered");
@@ -371,8 +371,8 @@ static void test_refused_components(void **state)
 	assert_refused((struct parts){.merges = "[\"a zz\"]"}, MC_CORRUPT, "zz");
 	assert_refused((struct parts){.merges = "[\"a\"]"}, MC_CORRUPT, "merge number 1");
 	assert_refused((struct parts){.merges = "[[\"a\",\"a\"]]"}, MC_CORRUPT, "aa");
-	assert_refused((struct parts){.added = "[{\"id\":1,\"content\":\"x\"}]"}, MC_CORRUPT,
-	    "single_word");
+	assert_refused(
+	    (struct parts){.added = "[{\"id\":1,\"content\":\"x\"}]"}, MC_CORRUPT, "single_word");
 	assert_refused((struct parts){.config = "{"}, MC_CORRUPT, "not valid JSON");
 	assert_refused((struct parts){.normalizer = "7"}, MC_CORRUPT, "needed an object");
 }
@@ -380,15 +380,15 @@ static void test_refused_components(void **state)
 static void test_refused_expressions(void **state)
 {
 	static const char *const refused[] = {"\\\\bx", "(a)\\\\1", "\\\\Kx", "a{2}+", "a{2}?",
-	    "(?<n>x)", "(*ACCEPT)", "(?R)", "[a", "(a", "a)", "\\\\p{Nonsense}", "\\\\pL",
-	    "a(?i)b", "\\\\x80", "[b-a]", "[[:punct:]]", "*", "\\\\Qx\\\\E", "\\\\ud800"};
+	    "(?<n>x)", "(*ACCEPT)", "(?R)", "[a", "(a", "a)", "\\\\p{Nonsense}", "\\\\pL", "a(?i)b",
+	    "\\\\x80", "[b-a]", "[[:punct:]]", "*", "\\\\Qx\\\\E", "\\\\ud800"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
 		char pre[256];
 
-		snprintf(pre, sizeof(pre), SPLIT("\"Regex\":\"%s\"", "Removed", "false"),
-		    refused[i]);
+		snprintf(
+		    pre, sizeof(pre), SPLIT("\"Regex\":\"%s\"", "Removed", "false"), refused[i]);
 		assert_refused((struct parts){.pre = pre}, MC_UNSUPPORTED, "pre_tokenizer Split");
 	}
 }
@@ -412,8 +412,7 @@ static void test_refused_files(void **state)
 		struct mc_error err;
 
 		mc_error_init(&err);
-		assert_null(
-		    mc_tokenizer_new(cases[i].json, strlen(cases[i].json), NULL, 0, &err));
+		assert_null(mc_tokenizer_new(cases[i].json, strlen(cases[i].json), NULL, 0, &err));
 		assert_int_equal(err.code, cases[i].code);
 		assert_non_null(strstr(err.text, cases[i].says));
 	}
@@ -523,8 +522,8 @@ static void test_faults(void **state)
 		mc_fault_arm("alloc", n);
 		struct mc_tokenizer *t = mc_tokenizer_new(
 		    json.data, json.length, config.data, config.length, &err);
-		done = t && mc_tokenizer_encode(t, "e\u0301 <a>  b\xff", 9, MC_ADD_SPECIAL_AUTO, true,
-		                &ids, &err);
+		done = t && mc_tokenizer_encode(
+				t, "e\u0301 <a>  b\xff", 9, MC_ADD_SPECIAL_AUTO, true, &ids, &err);
 		mc_fault_disarm();
 		if (!done) {
 			assert_int_equal(err.code, MC_NO_MEMORY);

@@ -50,28 +50,24 @@ static void test_strip(void **state)
 	static const struct text_case right[] = {
 	    {"a <a> \tb", "0 2 8 1"},
 	    {"<a>\u3000\u2028b", "8 1"},
-	    /* The search goes on behind "<a>" itself: two spaces in what it swallowed are found, and
-	     * the next gap begins behind them. */
+	    /* The search goes on behind "<a>" itself: two spaces in what it swallowed are found,
+	     * and the next gap begins behind them. */
 	    {"<a>   b", "8 9 2 1"},
 	};
 
 	(void)state;
-	CHECK(((struct parts){.added = "[" TOKEN("8", "<a>", "false", "true", "false", "false",
-	                                   "true") "]"}),
+	CHECK(((struct parts){
+		  .added = "[" TOKEN("8", "<a>", "false", "true", "false", "false", "true") "]"}),
 	    left);
 	CHECK(((struct parts){.added = "[" TOKEN("8", "<a>", "false", "false", "true", "false",
-	                                   "true") "," PLAIN("9", "  ") "]"}),
+				  "true") "," PLAIN("9", "  ") "]"}),
 	    right);
 }
 
 static void test_single_word(void **state)
 {
 	static const struct text_case cases[] = {
-	    {"ab", "8"},
-	    {"ab ab", "8 2 8"},
-	    {"abx", "0 1 7"},
-	    {"xab", "7 0 1"},
-	    {"ab<", "8 3"},
+	    {"ab", "8"}, {"ab ab", "8 2 8"}, {"abx", "0 1 7"}, {"xab", "7 0 1"}, {"ab<", "8 3"},
 	    {"_ab", "6 0 1"},
 	    {"ab\u0301", "0 1"}, /* a mark is a word character, and unknown here */
 	    {"ab\u200d", "0 1"}, /* so is a joiner */
@@ -79,24 +75,24 @@ static void test_single_word(void **state)
 	};
 
 	(void)state;
-	CHECK(((struct parts){.added = "[" TOKEN("8", "ab", "true", "false", "false", "false",
-	                                   "false") "]"}),
+	CHECK(((struct parts){
+		  .added = "[" TOKEN("8", "ab", "true", "false", "false", "false", "false") "]"}),
 	    cases);
 }
 
 static void test_normalized(void **state)
 {
 	/* The content goes through the normalizer too, and only then is looked for. */
-	static const struct text_case cases[] = {
-	    {"a b", "9"}, {"a<x>", "6 0 8"}, {"<x>a", "8 6 0"}, {"<x>a b", "8 9"}, {"xa b", "6 7 0 6 1"}};
+	static const struct text_case cases[] = {{"a b", "9"}, {"a<x>", "6 0 8"}, {"<x>a", "8 6 0"},
+	    {"<x>a b", "8 9"}, {"xa b", "6 7 0 6 1"}};
 
 	(void)state;
 	CHECK(((struct parts){
-	          .normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\","
-	                        "\"prepend\":\"_\"},{\"type\":\"Replace\",\"pattern\":{\"String\":"
-	                        "\" \"},\"content\":\"_\"}]}",
-	          .added = "[" SPECIAL("8", "<x>") "," TOKEN("9", "a b", "false", "false", "false",
-	              "true", "false") "]"}),
+		  .normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\","
+				"\"prepend\":\"_\"},{\"type\":\"Replace\",\"pattern\":{\"String\":"
+				"\" \"},\"content\":\"_\"}]}",
+		  .added = "[" SPECIAL("8", "<x>") "," TOKEN(
+		      "9", "a b", "false", "false", "false", "true", "false") "]"}),
 	    cases);
 }
 
@@ -108,8 +104,7 @@ static void test_special_not_matched(void **state)
 	(void)state;
 	assert_encodes(t, "axa xa", "8 2 9");
 	/* A special token that does not count still covers its letters. */
-	assert_string_equal(
-	    encode_as(t, "axa xa", 6, MC_ADD_SPECIAL_YES, false), "0 7 0 2 9");
+	assert_string_equal(encode_as(t, "axa xa", 6, MC_ADD_SPECIAL_YES, false), "0 7 0 2 9");
 	mc_tokenizer_free(t);
 }
 
@@ -131,7 +126,8 @@ static void test_ids(void **state)
 	"{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\","          \
 	"\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"SpecialToken\":{\"id\":"   \
 	"\"</s>\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\","       \
-	"\"ids\":[8],\"tokens\":[\"<s>\"]},\"</s>\":{\"id\":\"</s>\",\"ids\":[9,8],\"tokens\":[]}}}"
+	"\"ids\":[8],\"tokens\":[\"<s>\"]},\"</s>\":{\"id\":\"</"                                  \
+	"s>\",\"ids\":[9,8],\"tokens\":[]}}}"
 #define BOS_EOS "[" SPECIAL("8", "<s>") "," SPECIAL("9", "</s>") "]"
 
 static void test_template(void **state)
@@ -139,10 +135,10 @@ static void test_template(void **state)
 	struct mc_tokenizer *t = make((struct parts){.vocab = vocab,
 	    .added = BOS_EOS,
 	    .post = "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\","
-	            "\"add_prefix_space\":true,\"trim_offsets\":false},{\"type\":"
-	            "\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}},"
-	            "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"x\":{\"id\":\"x\","
-	            "\"ids\":[7]}}}," TEMPLATE "]}"});
+		    "\"add_prefix_space\":true,\"trim_offsets\":false},{\"type\":"
+		    "\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}},"
+		    "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"x\":{\"id\":\"x\","
+		    "\"ids\":[7]}}}," TEMPLATE "]}"});
 
 	(void)state;
 	assert_encodes(t, "a", "8 7 0 9 8");
@@ -164,22 +160,19 @@ static void test_flags(void **state)
 	    {"{\"tokenizer_class\":\"Qwen2Tokenizer\",\"add_bos_token\":false}", "8 0 9 8"},
 	    {"{\"tokenizer_class\":\"LlamaTokenizerFast\",\"add_bos_token\":true,"
 	     "\"bos_token\":\"<s>\"}",
-	        "8 0"},
+		"8 0"},
 	    {"{\"tokenizer_class\":\"LlamaTokenizer\",\"add_bos_token\":false}", "0"},
 	    {"{\"tokenizer_class\":\"LlamaTokenizer\",\"add_bos_token\":true,\"bos_token\":"
 	     "{\"content\":\"<s>\"},\"add_eos_token\":true,\"eos_token\":\"</s>\"}",
-	        "8 0 9"},
+		"8 0 9"},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct mc_tokenizer *t = make((struct parts){.vocab = vocab,
-		    .added = BOS_EOS,
-		    .post = TEMPLATE,
-		    .config = cases[i].config});
+		struct mc_tokenizer *t = make((struct parts){
+		    .vocab = vocab, .added = BOS_EOS, .post = TEMPLATE, .config = cases[i].config});
 
-		assert_string_equal(
-		    encode_as(t, "a", 1, MC_ADD_SPECIAL_AUTO, true), cases[i].ids);
+		assert_string_equal(encode_as(t, "a", 1, MC_ADD_SPECIAL_AUTO, true), cases[i].ids);
 		assert_encodes(t, "a", "8 0 9 8");
 		assert_string_equal(encode_as(t, "a", 1, MC_ADD_SPECIAL_NO, true), "0");
 		mc_tokenizer_free(t);

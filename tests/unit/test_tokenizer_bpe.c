@@ -11,7 +11,8 @@
 
 static void test_rank_order(void **state)
 {
-	static const char vocab[] = "{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4,\"abc\":5,\"aa\":6}";
+	static const char vocab[] =
+	    "{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4,\"abc\":5,\"aa\":6}";
 	struct mc_tokenizer *first = make(
 	    (struct parts){.vocab = vocab, .merges = "[\"a b\",\"b c\",\"ab c\",\"a a\"]"});
 	struct mc_tokenizer *second = make((struct parts){
@@ -28,7 +29,8 @@ static void test_rank_order(void **state)
 
 static void test_merge_spellings(void **state)
 {
-	static const char vocab[] = "{\"a\":0,\"b\":1,\" \":2,\"ab\":3,\"ba\":4,\"a b\":5,\"a \":6}";
+	static const char vocab[] =
+	    "{\"a\":0,\"b\":1,\" \":2,\"ab\":3,\"ba\":4,\"a b\":5,\"a \":6}";
 	/* A comment has no rank; of one pair twice the later rank counts. */
 	struct mc_tokenizer *comment = make((struct parts){
 	    .vocab = vocab, .merges = "[\"#version: 0.2\",\"a b\",\"b a\",\"a b\"]"});
@@ -47,8 +49,7 @@ static void test_ignore_merges(void **state)
 	static const char vocab[] = "{\"a\":0,\"b\":1,\"ab\":2,\"aab\":3}";
 	struct mc_tokenizer *with = make((struct parts){
 	    .vocab = vocab, .merges = "[\"a b\"]", .model = "\"ignore_merges\":true,"});
-	struct mc_tokenizer *without =
-	    make((struct parts){.vocab = vocab, .merges = "[\"a b\"]"});
+	struct mc_tokenizer *without = make((struct parts){.vocab = vocab, .merges = "[\"a b\"]"});
 
 	(void)state;
 	assert_encodes(with, "aab", "3");
@@ -81,8 +82,8 @@ static void test_unknown(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct mc_tokenizer *t =
-		    make((struct parts){.vocab = vocab, .model = cases[i].model});
+		struct mc_tokenizer *t = make(
+		    (struct parts){.vocab = vocab, .model = cases[i].model});
 
 		assert_encodes(t, cases[i].text, cases[i].ids);
 		/* Once more, now from the cache of words. */
@@ -115,11 +116,11 @@ static void test_invalid_utf8(void **state)
 	} cases[] = {
 	    {"a\xff"
 	     "a",
-	        "1 0 1"},
+		"1 0 1"},
 	    {"\xe2\x82", "0"},
 	    {"\xe2\x82"
 	     "a",
-	        "0 1"},
+		"0 1"},
 	    {"\xf0\x9f\x92\xe9\xe9", "0 0 0"},
 	    {"\xed\xa0\x80", "0 0 0"},
 	    {"\xc0\x80", "0 0"},
@@ -137,8 +138,8 @@ static void test_invalid_utf8(void **state)
 
 static void test_nul(void **state)
 {
-	struct mc_tokenizer *t = make((struct parts){
-	    .vocab = "{\"a\":0,\"<0x00>\":1}", .model = "\"byte_fallback\":true,"});
+	struct mc_tokenizer *t = make(
+	    (struct parts){.vocab = "{\"a\":0,\"<0x00>\":1}", .model = "\"byte_fallback\":true,"});
 
 	(void)state;
 	assert_string_equal(encode_as(t, "a\0a", 3, MC_ADD_SPECIAL_NO, true), "0 1 0");
@@ -176,13 +177,12 @@ static struct mc_tokenizer *random_model(uint32_t *seed, struct naive_merge merg
 			taken = taken || strcmp(names[i], name) == 0;
 		if (taken)
 			continue;
-		merges[count - LETTERS] =
-		    (struct naive_merge){left, right, (uint32_t)count};
+		merges[count - LETTERS] = (struct naive_merge){left, right, (uint32_t)count};
 		snprintf(names[count++], sizeof(names[0]), "%.63s", name);
 	}
 	for (size_t i = 0; i < count; i++)
-		used += (size_t)snprintf(vocab + used, sizeof(vocab) - used, "%s\"%s\":%zu",
-		    i ? "," : "{", names[i], i);
+		used += (size_t)snprintf(
+		    vocab + used, sizeof(vocab) - used, "%s\"%s\":%zu", i ? "," : "{", names[i], i);
 	for (size_t i = 0; i < MERGES; i++)
 		list_used += (size_t)snprintf(list + list_used, sizeof(list) - list_used,
 		    "%s[\"%s\",\"%s\"]", i ? "," : "[", names[merges[i].left],
@@ -230,9 +230,9 @@ static void test_marks(void **state)
 {
 	static const char *const marks[] = {"▁", "a", "b", "?", "x"};
 	static const char vocab[] = "{\"▁\":0,\"a\":1,\"b\":2,\"?\":3,\"▁a\":4,\"▁▁\":5,\"ab\":6,"
-	                            "\"▁ab\":7,\"▁▁ab\":8,\"▁▁▁\":9,\"a▁\":10,\"b▁\":11}";
-	static const struct naive_merge merges[] = {
-	    {0, 1, 4}, {1, 2, 6}, {0, 0, 5}, {4, 2, 7}, {5, 6, 8}, {5, 0, 9}, {1, 0, 10}, {2, 0, 11}};
+				    "\"▁ab\":7,\"▁▁ab\":8,\"▁▁▁\":9,\"a▁\":10,\"b▁\":11}";
+	static const struct naive_merge merges[] = {{0, 1, 4}, {1, 2, 6}, {0, 0, 5}, {4, 2, 7},
+	    {5, 6, 8}, {5, 0, 9}, {1, 0, 10}, {2, 0, 11}};
 	struct mc_tokenizer *cut = make((struct parts){.vocab = vocab,
 	    .model = "\"unk_token\":\"?\",",
 	    .merges = "[\"▁ a\",\"a b\",\"▁ ▁\",\"▁a b\",\"▁▁ ab\",\"▁▁ ▁\"]"});
@@ -259,8 +259,8 @@ static void test_marks(void **state)
 			    text + length, sizeof(text) - length, "%s", marks[symbol]);
 		}
 		count = naive_bpe(symbols, count, merges, round % 2 ? 8 : 6);
-		assert_true(mc_tokenizer_encode(
-		    t, text, length, MC_ADD_SPECIAL_NO, true, &ids, &err));
+		assert_true(
+		    mc_tokenizer_encode(t, text, length, MC_ADD_SPECIAL_NO, true, &ids, &err));
 		assert_int_equal(ids.count, count);
 		assert_memory_equal(ids.ids, symbols, count * sizeof(*symbols));
 		mc_ids_release(&ids);
@@ -272,8 +272,8 @@ static void test_marks(void **state)
 /* With characters that vanish, marks on both sides of one meet. */
 static void test_marks_around_nothing(void **state)
 {
-	struct mc_tokenizer *t = make((struct parts){
-	    .vocab = "{\"▁\":0,\"a\":1,\"▁▁\":2}", .merges = "[\"▁ ▁\"]"});
+	struct mc_tokenizer *t = make(
+	    (struct parts){.vocab = "{\"▁\":0,\"a\":1,\"▁▁\":2}", .merges = "[\"▁ ▁\"]"});
 	char text[601];
 	struct mc_ids ids = {0};
 	struct mc_error err;
@@ -315,8 +315,9 @@ static void test_long_word(void **state)
 /* More different words than are remembered at once. */
 static void test_many_words(void **state)
 {
-	struct mc_tokenizer *t = make((struct parts){
-	    .vocab = "{\"0\":0,\"1\":1,\"2\":2,\"3\":3,\"4\":4,\"5\":5,\"6\":6,\"7\":7,\"8\":8,\"9\":9}"});
+	struct mc_tokenizer *t = make(
+	    (struct parts){.vocab = "{\"0\":0,\"1\":1,\"2\":2,\"3\":3,\"4\":4,\"5\":5,\"6\":6,"
+				    "\"7\":7,\"8\":8,\"9\":9}"});
 
 	(void)state;
 	for (unsigned round = 0; round < 2; round++) {

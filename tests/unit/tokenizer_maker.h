@@ -26,15 +26,15 @@ static inline char *json_of(const struct parts *p)
 {
 	char *text = NULL;
 
-	assert_true(asprintf(&text,
-	                "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,"
-	                "\"added_tokens\":%s,\"normalizer\":%s,\"pre_tokenizer\":%s,"
-	                "\"post_processor\":%s,\"decoder\":null,\"model\":{\"type\":\"BPE\",%s"
-	                "\"vocab\":%s,\"merges\":%s}}",
-	                p->added ? p->added : "[]", p->normalizer ? p->normalizer : "null",
-	                p->pre ? p->pre : "null", p->post ? p->post : "null",
-	                p->model ? p->model : "", p->vocab ? p->vocab : "{\"a\":0}",
-	                p->merges ? p->merges : "[]") > 0);
+	assert_true(
+	    asprintf(&text,
+		"{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,"
+		"\"added_tokens\":%s,\"normalizer\":%s,\"pre_tokenizer\":%s,"
+		"\"post_processor\":%s,\"decoder\":null,\"model\":{\"type\":\"BPE\",%s"
+		"\"vocab\":%s,\"merges\":%s}}",
+		p->added ? p->added : "[]", p->normalizer ? p->normalizer : "null",
+		p->pre ? p->pre : "null", p->post ? p->post : "null", p->model ? p->model : "",
+		p->vocab ? p->vocab : "{\"a\":0}", p->merges ? p->merges : "[]") > 0);
 	return text;
 }
 
@@ -68,8 +68,8 @@ static inline const char *ids_of(const struct mc_ids *ids)
 
 	text[0] = '\0';
 	for (size_t i = 0; i < ids->count && length < sizeof(text) - 16; i++)
-		length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%u",
-		    i ? " " : "", ids->ids[i]);
+		length += (size_t)snprintf(
+		    text + length, sizeof(text) - length, "%s%u", i ? " " : "", ids->ids[i]);
 	return text;
 }
 
