@@ -13,7 +13,8 @@ struct mc_plan {
 	size_t sequences;
 	uint64_t tokens;
 	uint64_t model_bytes;  /* read from disk, once */
-	uint64_t memory_bytes; /* peak of the arena */
+	uint64_t memory_bytes; /* peak of the process: arena_bytes, code, stacks, BLAS */
+	uint64_t arena_bytes;  /* peak of the arena */
 	uint64_t memory_layer, memory_scratch, memory_statistics, memory_hidden, memory_packed;
 	uint64_t disk_bytes;       /* written at most at one time: resume, parameters, checkpoint */
 	uint64_t checkpoint_bytes; /* of model/ */

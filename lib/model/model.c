@@ -12,9 +12,9 @@
 #include "moecal/alloc.h"
 
 #define MAX_CONFIG ((size_t)16 << 20)
-/* Linears of experts; the largest release has some 70 000. A fused tensor of a few bytes could ask
- * for any number of them. */
-#define MAX_EXPERTS ((size_t)1 << 20)
+/* Of all layers together; the largest releases have some 25 000. Fused tensors of a few bytes could
+ * ask for any number of them, and the records of their modules stand outside the memory budget. */
+#define MAX_EXPERTS ((size_t)1 << 17)
 
 const char *mc_role_name(enum mc_role role)
 {

@@ -165,20 +165,21 @@ bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, bool measure,
 	    !add_disk(plan, job, err) || !mc_export_verify_bytes(job, &verify, err))
 		return false;
 	/* the checks come after the hidden states' last use, but the arena still holds them */
-	plan->memory_bytes = plan->memory_hidden + max64(peak, workers * (verify + 64)) +
+	plan->arena_bytes = plan->memory_hidden + max64(peak, workers * (verify + 64)) +
 			     SLACK_BYTES;
+	plan->memory_bytes = plan->arena_bytes + FIXED_BYTES;
 	return !measure || estimate_seconds(plan, job, env, err);
 }
 
 bool mc_plan_require_fits(const struct mc_plan *plan, uint64_t memory_available,
     uint64_t disk_available, struct mc_error *err)
 {
-	if (plan->memory_bytes + FIXED_BYTES > memory_available)
+	if (plan->memory_bytes > memory_available)
 		return mc_fail(err, MC_NO_MEMORY, "memory",
 		    "the job needs %llu bytes (hidden states %llu, one layer %llu, scratch %llu), "
 		    "%llu are allowed; "
 		    "give it memory_bytes, or fewer or shorter samples",
-		    (unsigned long long)(plan->memory_bytes + FIXED_BYTES),
+		    (unsigned long long)(plan->memory_bytes),
 		    (unsigned long long)plan->memory_hidden, (unsigned long long)plan->memory_layer,
 		    (unsigned long long)plan->memory_scratch, (unsigned long long)memory_available);
 	if (plan->disk_bytes > disk_available)
@@ -201,7 +202,7 @@ struct mc_json *mc_plan_json(const struct mc_plan *plan, struct mc_error *err)
 	    {root, "modules_quantized", plan->modules_quantized},
 	    {root, "sequences", plan->sequences}, {root, "tokens", plan->tokens},
 	    {root, "model_bytes", plan->model_bytes},
-	    {root, "memory_bytes", plan->memory_bytes + FIXED_BYTES},
+	    {root, "memory_bytes", plan->memory_bytes},
 	    {root, "disk_bytes", plan->disk_bytes},
 	    {root, "checkpoint_bytes", plan->checkpoint_bytes}, {root, "threads", plan->threads},
 	    {memory, "layer", plan->memory_layer}, {memory, "scratch", plan->memory_scratch},

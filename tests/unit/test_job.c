@@ -79,11 +79,11 @@ static bool run_job(const char *spec_text, const char *out, unsigned workers,
 		ok = mc_plan_make(&plan, &job, false, &env, err) &&
 		     mc_calibrate(&job, &plan, out, &hooks, &env, ret, err);
 		/* what the plan says must hold: nothing takes more than it promised */
-		if (ok && arena.peak > plan.memory_bytes)
+		if (ok && arena.peak > plan.arena_bytes)
 			print_error("peak %zu, planned %llu\n", arena.peak,
-			    (unsigned long long)plan.memory_bytes);
+			    (unsigned long long)plan.arena_bytes);
 		if (ok)
-			assert_true(arena.peak <= plan.memory_bytes);
+			assert_true(arena.peak <= plan.arena_bytes);
 		mc_job_close(&job);
 	}
 	mc_pool_free(env.pool);
