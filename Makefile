@@ -127,7 +127,8 @@ check-fuzz: ## each fuzzer for FUZZ_SECONDS (needs clang and libclang-rt)
 	@set -e; for f in $(basename $(notdir $(FUZZ_SRC))); do \
 		$(MAKE) --no-print-directory CC=clang VARIANT=fuzz build/fuzz/fuzzers/$$f; \
 		mkdir -p build/fuzz/corpus/$$f; \
-		build/fuzz/fuzzers/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$f; done
+		build/fuzz/fuzzers/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$f \
+			$$([ -d tests/fuzz/corpus/$$f ] && echo tests/fuzz/corpus/$$f); done
 $(BUILD)/fuzzers/%: $(BUILD)/tests/fuzz/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ -fsanitize=fuzzer,address,undefined $(LDFLAGS) $(PKG_LIBS) -o $@

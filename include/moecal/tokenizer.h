@@ -30,7 +30,7 @@ enum mc_add_special { MC_ADD_SPECIAL_AUTO, MC_ADD_SPECIAL_NO, MC_ADD_SPECIAL_YES
 struct mc_tokenizer *mc_tokenizer_new(const char *json, size_t json_length, const char *config_json,
     size_t config_length, struct mc_error *err) MC_CHECKED;
 void mc_tokenizer_free(struct mc_tokenizer *tokenizer);
-/* ids of the vocabulary and the added tokens are all below this */
+/* every id that encoding can give is below this */
 size_t mc_tokenizer_size(const struct mc_tokenizer *tokenizer);
 
 /*

@@ -53,7 +53,7 @@ static bool next_line(
 	size_t searched = 0;
 
 	for (;;) {
-		const char *from = l->data + l->begin;
+		const char *from = l->data == NULL ? "" : l->data + l->begin;
 		const char *newline = l->end > l->begin + searched
 					  ? memchr(
 						from + searched, '\n', l->end - l->begin - searched)

@@ -143,12 +143,27 @@ void mc_tokenizer_free(struct mc_tokenizer *tokenizer)
 	free(tokenizer);
 }
 
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+	return a > b ? a : b;
+}
+
+/* A template may name ids of its own. */
+static uint32_t largest_of(const struct mc_ids *ids, uint32_t largest)
+{
+	for (size_t i = 0; i < ids->count; i++)
+		largest = larger(largest, ids->ids[i]);
+	return largest;
+}
+
 size_t mc_tokenizer_size(const struct mc_tokenizer *tokenizer)
 {
-	uint32_t of_model = mc_tok_bpe_vocab(tokenizer->bpe)->largest_id;
-	uint32_t of_added = mc_tok_added_largest_id(tokenizer->added);
+	uint32_t largest = larger(mc_tok_bpe_vocab(tokenizer->bpe)->largest_id,
+	    mc_tok_added_largest_id(tokenizer->added));
 
-	return (size_t)(of_model > of_added ? of_model : of_added) + 1;
+	largest = largest_of(&tokenizer->template.before, largest);
+	largest = largest_of(&tokenizer->template.after, largest);
+	return (size_t)largest + 1;
 }
 
 /* --- encoding --------------------------------------------------------------------------------- */
