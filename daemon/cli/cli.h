@@ -61,10 +61,22 @@ int session_signal(void);
 /* --- reading arguments --------------------------------------------------------------------------
  */
 
+/* --allow DIR, --model-alias NAME=PATH, --dataset-alias NAME=PATH, --parent PID: what the service
+ * gives its children. With roots, no path outside of them is opened. */
+struct confinement {
+	struct mc_roots *roots; /* owned; NULL: any path may be opened */
+	double gflops;          /* --gflops N: rate of an earlier plan; 0: measure */
+};
+bool confinement_is_option(const char *option);
+bool confinement_set(struct confinement *confinement, const char *option, const char *value,
+    struct mc_error *err) MC_CHECKED;
+void confinement_release(struct confinement *confinement);
+
 /* Options common to commands that take a spec; the result is a spec as JSON. */
 struct spec_arguments {
 	struct mc_json *spec; /* owned */
 	const char *output;
+	struct confinement confinement;
 	bool json, help;
 };
 /* Reads SPEC|-, --model, --dataset, --recipe, any --key VALUE of the spec, -o, --json. Returns an

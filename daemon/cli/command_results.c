@@ -128,7 +128,7 @@ int command_quantization(int argc, char **argv)
 	struct mc_json *document = path == NULL ? NULL
 						: mc_parameters_json(path,
 						      a.operands > 1 ? a.operand[1] : "", NULL,
-						      (size_t)a.limit, &err);
+						      (size_t)a.limit, 0, &err);
 	bool ok = document != NULL;
 	if (ok && mc_json_size(mc_json_get(document, "parameters")) == 0)
 		ok = mc_fail(&err, MC_NOT_FOUND, a.operand[0],

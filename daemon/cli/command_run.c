@@ -48,8 +48,24 @@ static void print_plan(FILE *out, const struct mc_job *job, const struct mc_plan
 
 /* --- progress --------------------------------------------------------------------------------- */
 
+static void print_line(const struct mc_json *event)
+{
+	struct mc_buf line;
+	struct mc_error err;
+
+	mc_error_init(&err);
+	mc_buf_init(&line, (size_t)1 << 20);
+	if (mc_json_write(event, MC_JSON_COMPACT, &line, &err)) {
+		puts(mc_buf_text(&line));
+		fflush(stdout);
+	}
+	mc_buf_release(&line);
+}
+
 struct display {
 	bool json, terminal;
+	double said_at; /* seconds into the job of the last progress line */
+	const char *phase;
 	char coverage[96]; /* of the layer done last */
 	size_t layers_said;
 };
@@ -112,13 +128,47 @@ static void say_line(struct display *d, const struct mc_progress *p)
 	    d->coverage[0] != '\0' ? ", " : "", d->coverage);
 }
 
+/* {"event": "progress", ...} on standard output, at most one a second and one a phase. It tells
+ * where the job is now; unlike the other events it is not kept in events.jsonl and has no number.
+ */
+static void say_json(struct display *d, const struct mc_progress *p)
+{
+	struct mc_error err;
+	struct mc_json *event = mc_json_new_object();
+
+	if (d->phase != NULL && strcmp(d->phase, p->phase) == 0 && p->seconds < d->said_at + 1)
+		return;
+	d->phase = p->phase;
+	d->said_at = p->seconds;
+	mc_error_init(&err);
+	bool ok = mc_json_set(event, "event", mc_json_new_string("progress"), &err) &&
+		  mc_json_set(event, "phase", mc_json_new_string(p->phase), &err) &&
+		  mc_json_set(
+		      event, "layers_done", mc_json_new_integer((int64_t)p->layers_done), &err) &&
+		  mc_json_set(
+		      event, "layers_total", mc_json_new_integer((int64_t)p->layers_total), &err) &&
+		  mc_json_set(event, "layer_fraction", mc_json_new_real(p->layer_fraction), &err) &&
+		  mc_json_set(event, "tokens", mc_json_new_integer((int64_t)p->tokens), &err) &&
+		  mc_json_set(event, "seconds", mc_json_new_real(p->seconds), &err) &&
+		  mc_json_set(event, "seconds_left",
+		      p->seconds_left >= 0 ? mc_json_new_real(p->seconds_left) : mc_json_new_null(),
+		      &err) &&
+		  mc_json_set(
+		      event, "starved", mc_json_new_integer((int64_t)p->starved_total), &err);
+	if (ok)
+		print_line(event);
+	mc_json_free(event);
+}
+
 static void on_progress(void *ctx, const struct mc_progress *p)
 {
 	struct display *d = ctx;
 
 	describe_coverage(d, p);
-	if (d->json)
+	if (d->json) {
+		say_json(d, p);
 		return;
+	}
 	if (d->terminal)
 		draw_bar(d, p);
 	else
@@ -128,18 +178,9 @@ static void on_progress(void *ctx, const struct mc_progress *p)
 static void on_event(void *ctx, const struct mc_json *event)
 {
 	const struct display *d = ctx;
-	struct mc_buf line;
-	struct mc_error err;
 
-	if (!d->json)
-		return;
-	mc_error_init(&err);
-	mc_buf_init(&line, (size_t)1 << 20);
-	if (mc_json_write(event, MC_JSON_COMPACT, &line, &err)) {
-		puts(mc_buf_text(&line));
-		fflush(stdout);
-	}
-	mc_buf_release(&line);
+	if (d->json)
+		print_line(event);
 }
 
 /* --- the run ---------------------------------------------------------------------------------- */
@@ -193,7 +234,9 @@ static int plan_job(struct mc_job *job, struct mc_plan *plan, const struct spec_
 {
 	if (!mc_job_open(job, spec, &session->env, err))
 		return report_error(err, a->json, false);
-	if (!mc_plan_make(plan, job, true, &session->env, err)) {
+	if (!mc_plan_make(plan, job,
+		a->confinement.gflops > 0 ? a->confinement.gflops : MC_PLAN_MEASURE, &session->env,
+		err)) {
 		mc_job_close(job);
 		return report_error(err, a->json, false);
 	}
@@ -213,6 +256,7 @@ static int run_spec(struct mc_spec *spec, const struct spec_arguments *a)
 	    !mc_file_free_bytes(a->output, &disk, &err) ||
 	    !session_open(&session, spec->threads, spec->memory_bytes, &err))
 		return report_error(&err, a->json, false);
+	session.env.roots = a->confinement.roots;
 	int code = plan_job(&job, &plan, a, spec, &session, &err);
 	if (code == EXIT_DONE) {
 		if (!a->json)
@@ -237,6 +281,7 @@ static int show_plan(struct mc_spec *spec, const struct spec_arguments *a)
 	mc_error_init(&err);
 	if (!session_open(&session, spec->threads, spec->memory_bytes, &err))
 		return report_error(&err, a->json, false);
+	session.env.roots = a->confinement.roots;
 	int code = plan_job(&job, &plan, a, spec, &session, &err);
 	if (code == EXIT_DONE && a->json) {
 		struct mc_json *json = mc_plan_json(&plan, &err);

@@ -32,9 +32,11 @@ static const struct command commands[] = {
 	SPEC_OPTIONS "  --json\n\nExamples:\n"
 		     "  moecal plan --model Qwen3-30B-A3B --dataset text.jsonl --recipe FP8\n",
 	command_plan},
-    {"inspect", "MODEL", "what is in a checkpoint",
-	"  --json\n  --modules            list every module\n\nExamples:\n"
-	"  moecal inspect Qwen3-30B-A3B\n",
+    {"inspect", "MODEL|DATASET", "what is in a checkpoint, or in a file of data",
+	"  --json\n  --modules            list every module of a checkpoint\n"
+	"  --digest             read it all: sha256 of the checkpoint, its files\n"
+	"  --text-column NAME   of a JSONL file (default text)\n\nExamples:\n"
+	"  moecal inspect Qwen3-30B-A3B\n  moecal inspect text.jsonl\n",
 	command_inspect},
     {"verify", "DIR", "check the quantized checkpoint of a job folder, or any",
 	"  --original MODEL     compare with the checkpoint it was made from\n  "

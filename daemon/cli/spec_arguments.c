@@ -155,8 +155,9 @@ static int read_argument(struct spec_arguments *a, int argc, char **argv, int *i
 	memcpy(name, text, length);
 	name[length] = '\0';
 	bool output = strcmp(name, "-o") == 0 || strcmp(name, "--output") == 0;
+	bool confines = confinement_is_option(name);
 	const char *key = strncmp(name, "--", 2) == 0 ? find_key(name + 2) : NULL;
-	if (!output && key == NULL)
+	if (!output && !confines && key == NULL)
 		return unknown_option(argv[0], name + (name[1] == '-' ? 2 : 1));
 	if (value != NULL)
 		value++;
@@ -166,7 +167,9 @@ static int read_argument(struct spec_arguments *a, int argc, char **argv, int *i
 		return usage_error(argv[0], "%s needs a value", name);
 	if (output)
 		a->output = value;
-	else if (!set_option(options, key, value, datasets, err))
+	else if (confines && !confinement_set(&a->confinement, name, value, err))
+		return report_error(err, a->json, false);
+	else if (!confines && !set_option(options, key, value, datasets, err))
 		return report_error(err, a->json, false);
 	return EXIT_DONE;
 }
@@ -222,4 +225,5 @@ void spec_arguments_release(struct spec_arguments *a)
 {
 	mc_json_free(a->spec);
 	a->spec = NULL;
+	confinement_release(&a->confinement);
 }

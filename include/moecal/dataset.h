@@ -47,6 +47,15 @@ void mc_dataset_release(struct mc_dataset *dataset);
 /* true when the file at path holds ids already (so that no tokenizer is needed). */
 bool mc_dataset_holds_ids(const char *path, const struct mc_roots *roots, bool *ret_holds,
     struct mc_error *err) MC_CHECKED;
+/* What a file of data is, from one pass over all of it; nothing is tokenized. Errors: as loading. */
+struct mc_dataset_info {
+	const char *kind; /* "jsonl", "txt", "npy", "safetensors"; static */
+	uint64_t samples, bytes;
+	bool holds_ids; /* no tokenizer is needed */
+	char sha256[65];
+};
+bool mc_dataset_inspect(const char *path, const char *text_column, const struct mc_roots *roots,
+    struct mc_dataset_info *ret, struct mc_error *err) MC_CHECKED;
 /* sha256 of a source file and its size. */
 bool mc_dataset_digest(const char *path, const struct mc_roots *roots, char ret_hex[65],
     uint64_t *ret_bytes, struct mc_error *err) MC_CHECKED;

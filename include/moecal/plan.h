@@ -6,6 +6,8 @@
 
 #include "moecal/job.h"
 
+#define MC_PLAN_MEASURE (-1.0)
+
 struct mc_plan {
 	size_t layers, moe_layers, experts, experts_per_token;
 	uint64_t parameters; /* of the model */
@@ -24,8 +26,9 @@ struct mc_plan {
 	unsigned threads;
 };
 
-/* measure: time a short product to estimate seconds. Errors: NO_MEMORY, ... */
-bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, bool measure,
+/* gflops: rate to estimate seconds with, as an earlier plan told; MC_PLAN_MEASURE: time a short
+ * product now; 0: no estimate. Errors: NO_MEMORY, ... */
+bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, double gflops,
     const struct mc_env *env, struct mc_error *err) MC_CHECKED;
 /* Refuses with both numbers what does not fit: NO_MEMORY (memory_available), NO_SPACE
  * (disk_available). */

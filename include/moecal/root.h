@@ -21,6 +21,17 @@ void mc_roots_free(struct mc_roots *roots);
 bool mc_roots_add(struct mc_roots *roots, const char *folder, struct mc_error *err) MC_CHECKED;
 
 /*
+ * Lets `name` stand for `path`, a folder or a file beneath a root: opening the name opens the path
+ * by the same rules, errors say the name. So what a job is told, what it writes down and what it
+ * complains of does not tell where things lie. A folder and a file may have the same name.
+ * Errors: INVALID (empty name, one that begins with a slash), NO_MEMORY.
+ */
+bool mc_roots_add_alias(struct mc_roots *roots, const char *name, const char *path, bool folder,
+    struct mc_error *err) MC_CHECKED;
+/* The path of the file that `path` is a name of, else `path` itself; roots may be NULL. Borrowed. */
+const char *mc_roots_file_path(const struct mc_roots *roots, const char *path);
+
+/*
  * Opens a regular file for reading. roots NULL: any path. Otherwise the path, absolute or relative
  * to a root, must lie beneath one of the roots. The error names the path as given.
  * Errors: NOT_FOUND, INVALID (outside, not a regular file), IO. Owned: close().

@@ -59,9 +59,14 @@ bool mc_statistics_forget(
  * New, owned. */
 struct mc_json *mc_statistics_coverage_json(
     struct mc_statistics *statistics, uint64_t floor_tokens, struct mc_error *err) MC_CHECKED;
-/* Module rows as an array of objects; layer, expert, name filter when not MC_NO_INDEX / NULL. */
-struct mc_json *mc_statistics_modules_json(struct mc_statistics *statistics, size_t layer,
-    size_t expert, const char *name, struct mc_error *err) MC_CHECKED;
+struct mc_module_filter {
+	size_t layer, expert;  /* MC_NO_INDEX: all */
+	const char *prefix;    /* of the name; NULL: all */
+	uint64_t skip, limit;  /* rows; limit 0: all */
+};
+/* Module rows in the order they were added, which never changes, as an array of objects. */
+struct mc_json *mc_statistics_modules_json(struct mc_statistics *statistics,
+    const struct mc_module_filter *filter, struct mc_error *err) MC_CHECKED;
 /* Seconds and flops per layer, for the manifest. New, owned array. */
 struct mc_json *mc_statistics_layers_json(
     struct mc_statistics *statistics, struct mc_error *err) MC_CHECKED;

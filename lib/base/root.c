@@ -34,10 +34,19 @@ struct root {
 	char *real;  /* the same folder without links */
 };
 
+/* Another name for something beneath a root. */
+struct alias {
+	char *name, *path;
+	bool folder;
+};
+
 struct mc_roots {
 	struct root *items;
 	size_t count;
 	size_t capacity;
+	struct alias *aliases;
+	size_t aliases_count;
+	size_t aliases_capacity;
 };
 
 /* --- the list -------------------------------------------------------------------------------- */
@@ -62,6 +71,11 @@ void mc_roots_free(struct mc_roots *roots)
 	for (size_t i = 0; i < roots->count; i++)
 		release_root(&roots->items[i]);
 	free(roots->items);
+	for (size_t i = 0; i < roots->aliases_count; i++) {
+		free(roots->aliases[i].name);
+		free(roots->aliases[i].path);
+	}
+	free(roots->aliases);
 	free(roots);
 }
 
@@ -165,6 +179,49 @@ bool mc_roots_add(struct mc_roots *roots, const char *folder, struct mc_error *e
 	return true;
 }
 
+bool mc_roots_add_alias(struct mc_roots *roots, const char *name, const char *path, bool folder,
+    struct mc_error *err)
+{
+	void *aliases = roots->aliases;
+
+	if (name[0] == '\0' || name[0] == '/')
+		return mc_fail(err, MC_INVALID, name, "is no name: it is empty or begins with a '/'");
+	if (!mc_grow(&aliases, &roots->aliases_capacity, roots->aliases_count + 1,
+		sizeof *roots->aliases, "names of inputs", err))
+		return false;
+	roots->aliases = aliases;
+	struct alias alias = {mc_strdup(name, err), mc_strdup(path, err), folder};
+	if (alias.name == NULL || alias.path == NULL) {
+		free(alias.name);
+		free(alias.path);
+		return false;
+	}
+	roots->aliases[roots->aliases_count++] = alias;
+	return true;
+}
+
+/* The alias that a path begins with: all of it is the name, or a folder's name and a '/'. */
+static const struct alias *find_alias(const struct mc_roots *roots, const char *path, bool folder)
+{
+	for (size_t i = 0; i < roots->aliases_count; i++) {
+		const struct alias *alias = &roots->aliases[i];
+		size_t length = strlen(alias->name);
+
+		if (strncmp(path, alias->name, length) != 0)
+			continue;
+		if (path[length] == '\0' ? alias->folder == folder
+					 : path[length] == '/' && alias->folder)
+			return alias;
+	}
+	return NULL;
+}
+
+const char *mc_roots_file_path(const struct mc_roots *roots, const char *path)
+{
+	const struct alias *alias = roots == NULL ? NULL : find_alias(roots, path, false);
+	return alias != NULL && !alias->folder ? alias->path : path;
+}
+
 /* --- opening --------------------------------------------------------------------------------- */
 
 /* The part of path below folder, "." for the folder itself, NULL when it is elsewhere. */
@@ -246,7 +303,10 @@ static int telling(int before, int now)
 static int open_in_roots(
     const struct mc_roots *roots, const char *path, int flags, struct mc_error *err)
 {
-	char *cleaned = mc_strdup(path, err);
+	const struct alias *alias = find_alias(roots, path, (flags & O_DIRECTORY) != 0);
+	char *cleaned = alias == NULL ? mc_strdup(path, err)
+				      : mc_format(err, "%s%s", alias->path,
+					    path + strlen(alias->name));
 	int fd = -1, code = EXDEV;
 
 	if (!cleaned) {

@@ -52,15 +52,22 @@ bool mc_samples_add_ids(
     struct mc_samples *s, const int64_t *ids, size_t count, const char *where, struct mc_error *err)
 {
 	if (!reserve_sample(s, err) ||
-	    !mc_grow((void **)&s->ids.ids, &s->ids.capacity, s->ids.count + count,
-		sizeof *s->ids.ids, "token ids", err))
+	    (!s->count_only && !mc_grow((void **)&s->ids.ids, &s->ids.capacity,
+				   s->ids.count + count, sizeof *s->ids.ids, "token ids", err)))
 		return false;
+	if (s->count_only && count == 0)
+		s->empty++;
 	for (size_t i = 0; i < count; i++) {
 		if (ids[i] < 0 || (uint64_t)ids[i] >= s->options->vocab_size)
 			return mc_fail(err, MC_INVALID, where,
 			    "token id %lld at position %zu is outside the vocabulary of %llu",
 			    (long long)ids[i], i, (unsigned long long)s->options->vocab_size);
-		s->ids.ids[s->ids.count++] = (uint32_t)ids[i];
+		if (!s->count_only)
+			s->ids.ids[s->ids.count++] = (uint32_t)ids[i];
+	}
+	if (s->count_only) {
+		s->read++;
+		return true;
 	}
 	end_sample(s);
 	return s->ids.count <= MAX_TOKENS ||
@@ -75,6 +82,11 @@ bool mc_samples_add_text(
 	struct mc_error reason;
 
 	mc_error_init(&reason);
+	if (s->count_only) {
+		s->read++;
+		s->empty += length == 0;
+		return true;
+	}
 	if (s->tokenizer == NULL)
 		return mc_fail(err, MC_INVALID, where,
 		    "holds text, but there is no tokenizer to read it with");
@@ -104,26 +116,29 @@ static bool ends_with(const char *text, const char *ending)
 }
 
 /* By magic, then by name. */
-static bool find_kind(int fd, const char *path, enum mc_dataset_kind *ret, struct mc_error *err)
+static bool find_kind(int fd, const struct mc_roots *roots, const char *given,
+    enum mc_dataset_kind *ret, struct mc_error *err)
 {
+	/* what the file is called, whatever the caller calls it */
+	const char *path = mc_roots_file_path(roots, given);
 	unsigned char head[16] = {0};
 	ssize_t n = pread(fd, head, sizeof head, 0);
 
 	if (n < 0)
-		return mc_fail(err, MC_IO, path, "cannot be read");
+		return mc_fail(err, MC_IO, given, "cannot be read");
 	if (memcmp(head, "\x93NUMPY", 6) == 0)
 		*ret = MC_DATA_NPY;
 	else if (n >= 9 && head[8] == '{' && head[7] == 0 && head[6] == 0 && head[5] == 0)
 		*ret = MC_DATA_SAFETENSORS;
 	else if (ends_with(path, ".npy") || ends_with(path, ".safetensors"))
-		return mc_fail(err, MC_CORRUPT, path, "does not begin as such a file does");
+		return mc_fail(err, MC_CORRUPT, given, "does not begin as such a file does");
 	else if (ends_with(path, ".txt") || ends_with(path, ".md"))
 		*ret = MC_DATA_TEXT;
 	else if (ends_with(path, ".jsonl") || ends_with(path, ".ndjson") ||
 		 ends_with(path, ".json") || head[0] == '{')
 		*ret = MC_DATA_JSONL;
 	else
-		return mc_fail(err, MC_UNSUPPORTED, path,
+		return mc_fail(err, MC_UNSUPPORTED, given,
 		    "is no kind of data that is known: .jsonl, .txt, .npy or .safetensors");
 	return true;
 }
@@ -152,7 +167,7 @@ static bool read_source(struct mc_samples *s, const struct mc_dataset_source *so
 	s->left = source->num_samples > 0 ? source->num_samples : UINT64_MAX;
 	if (!mc_root_open(roots, source->path, &fd, err))
 		return false;
-	if (!find_kind(fd, source->path, &kind, err)) {
+	if (!find_kind(fd, roots, source->path, &kind, err)) {
 		close(fd);
 		return false;
 	}
@@ -300,12 +315,47 @@ bool mc_dataset_holds_ids(
 
 	if (!mc_root_open(roots, path, &fd, err))
 		return false;
-	bool ok = find_kind(fd, path, &kind, err);
+	bool ok = find_kind(fd, roots, path, &kind, err);
 	if (ok && kind == MC_DATA_JSONL)
 		ok = mc_jsonl_holds_ids(fd, path, ret_holds, err);
 	else if (ok)
 		*ret_holds = kind != MC_DATA_TEXT;
 	close(fd);
+	return ok;
+}
+
+static const char *const kind_names[] = {[MC_DATA_JSONL] = "jsonl",
+    [MC_DATA_TEXT] = "txt",
+    [MC_DATA_NPY] = "npy",
+    [MC_DATA_SAFETENSORS] = "safetensors"};
+
+bool mc_dataset_inspect(const char *path, const char *text_column, const struct mc_roots *roots,
+    struct mc_dataset_info *ret, struct mc_error *err)
+{
+	struct mc_dataset_source source = {.path = path, .text_column = text_column};
+	struct mc_dataset_options options = {
+	    .max_seq_length = UINT64_MAX, .vocab_size = (uint64_t)UINT32_MAX + 1};
+	struct mc_samples samples = {.options = &options, .count_only = true};
+	enum mc_dataset_kind kind;
+	int fd;
+
+	*ret = (struct mc_dataset_info){0};
+	if (!mc_root_open(roots, path, &fd, err))
+		return false;
+	bool ok = find_kind(fd, roots, path, &kind, err);
+	close(fd);
+	ok = ok && read_source(&samples, &source, roots, err) &&
+	     (samples.read > 0 || mc_fail(err, MC_INVALID, path, "has no samples")) &&
+	     (samples.read > samples.empty ||
+		 mc_fail(err, MC_INVALID, path, "all of its %llu samples are empty",
+		     (unsigned long long)samples.read)) &&
+	     mc_dataset_holds_ids(path, roots, &ret->holds_ids, err) &&
+	     mc_dataset_digest(path, roots, ret->sha256, &ret->bytes, err);
+	if (ok) {
+		ret->kind = kind_names[kind];
+		ret->samples = samples.read;
+	}
+	free(samples.start);
 	return ok;
 }
 

@@ -18,6 +18,7 @@ struct mc_samples {
 	uint64_t *start;                /* [count + 1]; owned */
 	size_t count, capacity;
 	uint64_t read, empty;
+	bool count_only; /* nothing is kept, only read and empty count */
 };
 
 /* A sample of ids or of text. `where` ("file:line") goes into errors. */

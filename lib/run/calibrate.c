@@ -369,7 +369,10 @@ static bool settle_identity(
 		snprintf(key, sizeof key, "dataset %zu", i);
 		ok = require_same(run, key, inputs->datasets[i].sha256, fresh, err);
 	}
-	return ok && (!fresh || mc_statistics_set(run->statistics, "begun", "yes", err));
+	char floor[24];
+	snprintf(floor, sizeof floor, "%llu", (unsigned long long)mc_job_floor(run->job));
+	return ok && (!fresh || (mc_statistics_set(run->statistics, "floor_tokens", floor, err) &&
+				    mc_statistics_set(run->statistics, "begun", "yes", err)));
 }
 
 static bool begin(struct run *run, const struct mc_inputs *inputs, struct mc_error *err)

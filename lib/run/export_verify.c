@@ -115,8 +115,8 @@ static bool check_sources(
 	    export->statistics, export->floor_tokens, err);
 	if (verdict->experts == NULL)
 		return false;
-	struct mc_json *modules = mc_statistics_modules_json(
-	    export->statistics, MC_NO_INDEX, MC_NO_INDEX, NULL, err);
+	struct mc_json *modules = mc_statistics_modules_json(export->statistics,
+	    &(struct mc_module_filter){.layer = MC_NO_INDEX, .expert = MC_NO_INDEX}, err);
 	for (size_t i = 0; modules != NULL && i < mc_json_size(modules); i++) {
 		const struct mc_json *row = mc_json_at(modules, i);
 		const char *source = mc_json_string(mc_json_get(row, "source"), NULL);

@@ -83,10 +83,11 @@ static bool add_tensor(struct mc_json *list, const struct mc_st_file *file,
 }
 
 static bool fill(struct mc_json *root, const struct mc_st_file *file, const char *prefix,
-    const char *cursor, size_t limit, struct mc_error *err)
+    const char *cursor, size_t limit, uint64_t elements, struct mc_error *err)
 {
 	struct mc_json *list = mc_json_new_array();
 	const char *last = NULL;
+	uint64_t shown = 0;
 	size_t count = 0;
 
 	if (!mc_json_set(root, "parameters", list, err))
@@ -96,18 +97,21 @@ static bool fill(struct mc_json *root, const struct mc_st_file *file, const char
 		if (strncmp(entry->name, prefix, strlen(prefix)) != 0 ||
 		    (cursor != NULL && strcmp(entry->name, cursor) <= 0))
 			continue;
-		if (limit > 0 && count == limit)
+		uint64_t here = entry->bytes * 8 / mc_dtype_bits(entry->dtype);
+		if ((limit > 0 && count == limit) ||
+		    (elements > 0 && count > 0 && shown + here > elements))
 			return mc_json_set(root, "next_cursor", mc_json_new_string(last), err);
 		if (!add_tensor(list, file, entry, err))
 			return false;
 		last = entry->name;
+		shown += here;
 		count++;
 	}
 	return mc_json_set(root, "next_cursor", mc_json_new_null(), err);
 }
 
-struct mc_json *mc_parameters_json(
-    const char *path, const char *prefix, const char *cursor, size_t limit, struct mc_error *err)
+struct mc_json *mc_parameters_json(const char *path, const char *prefix, const char *cursor,
+    size_t limit, uint64_t elements, struct mc_error *err)
 {
 	struct mc_st_file file = {0};
 	struct mc_json *root = mc_json_new_object();
@@ -115,7 +119,7 @@ struct mc_json *mc_parameters_json(
 
 	bool ok = mc_root_open(NULL, path, &fd, err) && mc_st_open_fd(&file, fd, path, err);
 	if (ok) {
-		ok = fill(root, &file, prefix, cursor, limit, err);
+		ok = fill(root, &file, prefix, cursor, limit, elements, err);
 		mc_st_close(&file);
 	}
 	if (ok)

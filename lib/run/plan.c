@@ -134,7 +134,7 @@ static bool estimate_seconds(
 	size_t n = 2 * width < 64 ? 64 : 2 * width > 1024 ? 1024 : 2 * width;
 	size_t k = config->hidden > 4096 ? 4096 : config->hidden;
 
-	if (!mc_linalg_measure(512, n, k, 0.15, env, &plan->gflops, err))
+	if (plan->gflops < 0 && !mc_linalg_measure(512, n, k, 0.15, env, &plan->gflops, err))
 		return false;
 	/* reading, rounding and writing weights: about 300 MB/s a core of the slower schemes */
 	double weights = (double)plan->model_bytes / 3e8 / plan->threads;
@@ -142,7 +142,7 @@ static bool estimate_seconds(
 	return true;
 }
 
-bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, bool measure,
+bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, double gflops,
     const struct mc_env *env, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
@@ -155,6 +155,7 @@ bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, bool measure,
 	    .sequences = job->dataset.sequences,
 	    .tokens = has_data(job) ? job->dataset.tokens : 0,
 	    .model_bytes = model->checkpoint.bytes,
+	    .gflops = gflops,
 	    .threads = workers};
 	for (size_t i = 0; i < model->checkpoint.count; i++) {
 		const struct mc_st_entry *entry = model->checkpoint.tensors[i].entry;
@@ -168,7 +169,7 @@ bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, bool measure,
 	plan->arena_bytes = plan->memory_hidden + max64(peak, workers * (verify + 64)) +
 			     SLACK_BYTES;
 	plan->memory_bytes = plan->arena_bytes + FIXED_BYTES;
-	return !measure || estimate_seconds(plan, job, env, err);
+	return gflops == 0 || estimate_seconds(plan, job, env, err);
 }
 
 bool mc_plan_require_fits(const struct mc_plan *plan, uint64_t memory_available,

@@ -123,9 +123,10 @@ struct mc_statistics *mc_statistics_open(const char *path, bool read_only, struc
 		free(s);
 		return NULL;
 	}
-	int flags = read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
-	bool ok = sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW,
-		      NULL) == SQLITE_OK;
+	/* For reading, too, the file is opened for writing where it may be: who was killed while it wrote
+	 * left a journal that the next reader has to roll back. */
+	int flags = SQLITE_OPEN_READWRITE | (read_only ? 0 : SQLITE_OPEN_CREATE);
+	bool ok = sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK;
 	if (!ok && s->db == NULL)
 		(void)mc_fail(err, MC_NO_MEMORY, path, "no memory to open the statistics");
 	else if (!ok)
@@ -377,18 +378,21 @@ static struct mc_json *rows_json(
 }
 
 struct mc_json *mc_statistics_modules_json(
-    struct mc_statistics *s, size_t layer, size_t expert, const char *name, struct mc_error *err)
+    struct mc_statistics *s, const struct mc_module_filter *filter, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
 	if (!prepare(s,
 		"SELECT * FROM module WHERE (?1 IS NULL OR layer = ?1) AND (?2 IS NULL OR expert = "
 		"?2)"
-		" AND (?3 IS NULL OR name = ?3) ORDER BY rowid",
+		" AND (?3 IS NULL OR substr(name, 1, length(?3)) = ?3) ORDER BY rowid"
+		" LIMIT ?4 OFFSET ?5",
 		&statement, err))
 		return NULL;
-	bind_index(statement, 1, layer);
-	bind_index(statement, 2, expert);
-	sqlite3_bind_text(statement, 3, name, -1, SQLITE_STATIC);
+	bind_index(statement, 1, filter->layer);
+	bind_index(statement, 2, filter->expert);
+	sqlite3_bind_text(statement, 3, filter->prefix, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(statement, 4, filter->limit > 0 ? (sqlite3_int64)filter->limit : -1);
+	sqlite3_bind_int64(statement, 5, (sqlite3_int64)filter->skip);
 	return rows_json(s, statement, err);
 }
 

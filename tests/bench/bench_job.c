@@ -369,7 +369,7 @@ static bool run_job(struct bench *b, struct mc_error *err)
 	struct mc_run_result result;
 
 	if (!mc_file_remove_tree(b->o.out, err) ||
-	    !mc_plan_make(&plan, &b->job, false, &b->env, err))
+	    !mc_plan_make(&plan, &b->job, 0, &b->env, err))
 		return false;
 	b->job_began = clock_seconds(CLOCK_MONOTONIC);
 	if (!mc_calibrate(&b->job, &plan, b->o.out, &hooks, &b->env, &result, err))

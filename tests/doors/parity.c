@@ -124,7 +124,7 @@ static bool run_spec(
 
 	if (!mc_job_open(&job, spec, env, err))
 		return false;
-	bool ok = mc_plan_make(&plan, &job, false, env, err) &&
+	bool ok = mc_plan_make(&plan, &job, 0, env, err) &&
 		  mc_calibrate(&job, &plan, out, NULL, env, &result, err);
 	mc_job_close(&job);
 	return ok;

@@ -76,7 +76,7 @@ static bool run_job(const char *spec_text, const char *out, unsigned workers,
 	assert_true(mc_linalg_init(env.pool, err));
 	bool ok = mc_job_open(&job, &spec, &env, err);
 	if (ok) {
-		ok = mc_plan_make(&plan, &job, false, &env, err) &&
+		ok = mc_plan_make(&plan, &job, 0, &env, err) &&
 		     mc_calibrate(&job, &plan, out, &hooks, &env, ret, err);
 		/* what the plan says must hold: nothing takes more than it promised */
 		if (ok && arena.peak > plan.arena_bytes)
@@ -302,7 +302,8 @@ static void test_routed_experts_have_finite_parameters(void **state)
 	    path_of(out, "calibration.db"), true, &err);
 	assert_non_null(statistics);
 	struct mc_json *rows = mc_statistics_modules_json(
-	    statistics, MC_NO_INDEX, MC_NO_INDEX, NULL, &err);
+	    statistics,
+	    &(struct mc_module_filter){.layer = MC_NO_INDEX, .expert = MC_NO_INDEX}, &err);
 	for (size_t i = 0; i < mc_json_size(rows); i++) {
 		const struct mc_json *row = mc_json_at(rows, i);
 		bool weights_only = strcmp(mc_json_string(mc_json_get(row, "source"), NULL),

@@ -158,6 +158,33 @@ static void test_links_that_escape(void **state)
 	assert_refused("dangling", MC_NOT_FOUND);
 }
 
+static void test_aliases(void **state)
+{
+	struct mc_error err;
+	int held, fd;
+
+	(void)state;
+	mc_error_init(&err);
+	assert_true(mc_roots_add_alias(roots, "tiny", in("hub/snapshots/x"), true, &err));
+	assert_true(mc_roots_add_alias(roots, "tiny", in("hub/blobs/abc"), false, &err));
+	assert_true(mc_roots_add_alias(roots, "stolen", in("secret/key"), false, &err));
+	/* a file of that name, a file in the folder of that name, the folder itself */
+	assert_opens("tiny", "hub/blobs/abc");
+	assert_opens("tiny/config.json", "hub/snapshots/x/config.json");
+	assert_true(mc_root_open_folder(roots, "tiny", &held, &err));
+	assert_true(mc_root_open_at(roots, held, "tiny", "model.safetensors", &fd, &err));
+	assert_holds(fd, "hub/blobs/abc");
+	close(held);
+	/* a name opens nothing that its path would not */
+	assert_refused("stolen", MC_INVALID);
+	assert_refused("tiny/../../../secret/key", MC_INVALID);
+	assert_refused("tinyx", MC_NOT_FOUND);
+	assert_string_equal(mc_roots_file_path(roots, "tiny"), in("hub/blobs/abc"));
+	assert_string_equal(mc_roots_file_path(roots, "blobs/abc"), "blobs/abc");
+	assert_false(mc_roots_add_alias(roots, "/a", in("hub"), true, &err));
+	assert_int_equal(err.code, MC_INVALID);
+}
+
 static void test_links_between_roots(void **state)
 {
 	struct mc_error err;
@@ -327,6 +354,7 @@ int main(void)
 	    IN_TREE(test_beneath),
 	    IN_TREE(test_outside),
 	    IN_TREE(test_links_that_escape),
+	    IN_TREE(test_aliases),
 	    IN_TREE(test_links_between_roots),
 	    IN_TREE(test_root_that_is_a_link),
 	    IN_TREE(test_only_regular_files),

@@ -119,7 +119,8 @@ static void test_round_trip(void **state)
 	assert_null(value);
 	assert_true(mc_statistics_layers_done(s, &done, &err));
 	assert_int_equal(done, 2);
-	struct mc_json *rows = mc_statistics_modules_json(s, 1, MC_NO_INDEX, NULL, &err);
+	struct mc_json *rows = mc_statistics_modules_json(
+	    s, &(struct mc_module_filter){.layer = 1, .expert = MC_NO_INDEX}, &err);
 	assert_int_equal(mc_json_size(rows), 2);
 	const struct mc_json *row = mc_json_at(rows, 0);
 	assert_string_equal(mc_json_string(mc_json_get(row, "name"), NULL), "m1");
@@ -128,8 +129,23 @@ static void test_round_trip(void **state)
 	assert_true(mc_json_is_null(mc_json_get(mc_json_at(rows, 1), "input_max")));
 	assert_true(mc_json_is_null(mc_json_get(mc_json_at(rows, 1), "expert")));
 	mc_json_free(rows);
-	rows = mc_statistics_modules_json(s, MC_NO_INDEX, 3, "m0", &err);
+	rows = mc_statistics_modules_json(s,
+	    &(struct mc_module_filter){.layer = MC_NO_INDEX, .expert = 3, .prefix = "m0"}, &err);
 	assert_int_equal(mc_json_size(rows), 1);
+	mc_json_free(rows);
+	/* pages: the row after the first, by prefix, past the end */
+	rows = mc_statistics_modules_json(s,
+	    &(struct mc_module_filter){
+		.layer = MC_NO_INDEX, .expert = MC_NO_INDEX, .prefix = "m", .skip = 1, .limit = 1},
+	    &err);
+	assert_int_equal(mc_json_size(rows), 1);
+	assert_string_not_equal(
+	    mc_json_string(mc_json_get(mc_json_at(rows, 0), "name"), NULL), "m0");
+	mc_json_free(rows);
+	rows = mc_statistics_modules_json(s,
+	    &(struct mc_module_filter){.layer = MC_NO_INDEX, .expert = MC_NO_INDEX, .skip = 100},
+	    &err);
+	assert_int_equal(mc_json_size(rows), 0);
 	mc_json_free(rows);
 	mc_statistics_close(s);
 }
