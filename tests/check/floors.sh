@@ -12,7 +12,7 @@ fail() {
 }
 
 # Public headers of each floor, bottom to top.
-base="error alloc arena buf pool env root file sha256 json fault problems"
+base="error alloc arena buf pool env root file sha256 base64 json fault problems"
 math="simd dtype tensor linalg ops"
 model="safetensors checkpoint config architecture model tokenizer dataset"
 forward="tap forward"
@@ -74,7 +74,7 @@ wall() {
 	done
 }
 wall 'jansson' lib/base/json.c
-wall 'openssl/' lib/base/sha256.c
+wall 'openssl/' lib/base/sha256.c lib/base/base64.c
 wall 'cblas|lapacke|openblas' lib/math/linalg_openblas.c
 wall 'utf8proc' lib/model/tokenizer_normalize.c lib/model/tokenizer_unicode.c
 wall 'pcre2' lib/model/tokenizer_split.c lib/model/tokenizer_normalize.c lib/quant/match.c
