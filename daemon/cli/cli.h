@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 
+#include "moecal/calibrate.h"
 #include "moecal/env.h"
 #include "moecal/json.h"
 #include "moecal/problems.h"
@@ -15,9 +16,9 @@ enum {
 	EXIT_DONE = 0,
 	EXIT_JOB_FAILED = 1,
 	EXIT_USAGE = 2,
-	EXIT_UNREACHABLE = 3,
+	EXIT_UNREACHABLE = 3, /* the service; or it takes nothing now */
 	EXIT_VERDICT = 4,
-	EXIT_REQUEUE = 75, /* stopped by SIGTERM, the work is saved */
+	EXIT_REQUEUE = 75, /* stopped by SIGTERM; the work is saved, or goes on in the service */
 	EXIT_INTERRUPTED = 130
 };
 
@@ -39,6 +40,9 @@ int usage_error(const char *command, const char *fmt, ...) MC_PRINTF(2, 3);
 /* "moecal: where: text" to stderr, or a problem object to stdout with json; returns the exit code
  * that goes with the error. `begun`: the job was already computing. */
 int report_error(const struct mc_error *err, bool json, bool begun);
+/* The same for what has no mc_code: {"event": "failed", "code", "where", "text", "exit"}. */
+void report_failure(
+    const char *code, const char *where, const char *text, int exit_code, bool json);
 /* All problems, one a line with its pointer; returns EXIT_USAGE. */
 int report_problems(const struct mc_problems *problems, bool json);
 
@@ -57,6 +61,8 @@ bool session_open(struct session *session, uint64_t threads, uint64_t memory_byt
 void session_close(struct session *session);
 /* 0, SIGINT or SIGTERM */
 int session_signal(void);
+/* Only the handlers: session_signal tells what came. A second signal ends the program. */
+void session_catch_signals(void);
 
 /* --- reading arguments --------------------------------------------------------------------------
  */
@@ -72,6 +78,31 @@ bool confinement_set(struct confinement *confinement, const char *option, const 
     struct mc_error *err) MC_CHECKED;
 void confinement_release(struct confinement *confinement);
 
+/* One option of a command: a row of a table that ends with a name NULL. */
+enum option_kind {
+	OPTION_FLAG,   /* into a bool */
+	OPTION_TEXT,   /* into a const char * */
+	OPTION_TEXTS,  /* into a struct option_texts: may be repeated */
+	OPTION_INTEGER /* into an int64_t from least to most */
+};
+struct option_row {
+	const char *name; /* "--wait" */
+	enum option_kind kind;
+	void *into;
+	int64_t least, most;
+};
+#define OPTION_MOST_TEXTS 32
+struct option_texts {
+	const char *items[OPTION_MOST_TEXTS];
+	size_t count;
+};
+/* Takes argv[*i], with its value, when it is an option of the table; *i is left at the last argument
+ * used, *ret_taken tells. Returns an exit code; messages are printed. */
+int option_take(const struct option_row *table, int argc, char **argv, int *i, bool *ret_taken);
+/* Options of the table and at most `most` operands. */
+int options_read(const struct option_row *table, int argc, char **argv, const char **operands,
+    size_t most, size_t *ret_count);
+
 /* Options common to commands that take a spec; the result is a spec as JSON. */
 struct spec_arguments {
 	struct mc_json *spec; /* owned */
@@ -82,6 +113,9 @@ struct spec_arguments {
 /* Reads SPEC|-, --model, --dataset, --recipe, any --key VALUE of the spec, -o, --json. Returns an
  * exit code, EXIT_DONE when all is well; messages are printed. */
 int spec_arguments_read(struct spec_arguments *arguments, int argc, char **argv);
+/* With options of the command's own instead of -o and those of a confinement. */
+int spec_arguments_read_with(struct spec_arguments *arguments, const struct option_row *own,
+    int argc, char **argv);
 void spec_arguments_release(struct spec_arguments *arguments);
 
 /* --- output -------------------------------------------------------------------------------------
@@ -91,6 +125,13 @@ void spec_arguments_release(struct spec_arguments *arguments);
 const char *bytes_text(uint64_t bytes, char text[32]);
 const char *seconds_text(double seconds, char text[32]);
 const char *count_text(double count, char text[32]); /* "1.5 T" */
+/* Members of documents that others wrote: what is absent or of another type is "", 0, 0.0, false. */
+const char *member_text(const struct mc_json *object, const char *key);
+int64_t member_integer(const struct mc_json *object, const char *key);
+double member_number(const struct mc_json *object, const char *key);
+bool member_bool(const struct mc_json *object, const char *key);
+/* value on one line to stdout, at once */
+void print_json_line(const struct mc_json *value);
 /* value, pretty, to stdout */
 bool print_json(const struct mc_json *value, struct mc_error *err) MC_CHECKED;
 /* DIR/name as JSON; NULL with err. Owned. */
@@ -100,6 +141,23 @@ struct mc_json *read_json_file(
 void print_coverage(const struct mc_json *coverage, bool every_layer);
 /* The table of a verdict document. */
 void print_verdict(const struct mc_json *verdict);
+
+/* --- progress -----------------------------------------------------------------------------------
+ */
+
+/* A bar on a terminal, else a line a layer; to standard error. */
+struct progress_display {
+	bool terminal;
+	char coverage[96];   /* of the layer done last */
+	char phase_said[16]; /* lines: what was told last */
+	size_t layers_said;
+};
+void progress_show(struct progress_display *display, const struct mc_progress *progress);
+/* Removes the bar, so that a line can be printed. */
+void progress_clear(const struct progress_display *display);
+/* "NAME 34% 1.2 GB of 3.4 GB" on the line of the bar. */
+void progress_bytes(
+    const struct progress_display *display, const char *name, uint64_t done, uint64_t total);
 
 /* --- commands ------------------------------------------------------------------------------------
  */
@@ -112,6 +170,15 @@ int command_coverage(int argc, char **argv);
 int command_quantization(int argc, char **argv);
 int command_evaluate(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
+int command_submit(int argc, char **argv);
+int command_list(int argc, char **argv);
+int command_get(int argc, char **argv);
+int command_watch(int argc, char **argv);
+int command_cancel(int argc, char **argv);
+int command_rm(int argc, char **argv);
+int command_fetch(int argc, char **argv);
+int command_models(int argc, char **argv);
+int command_datasets(int argc, char **argv);
 int command_version(int argc, char **argv);
 
 #endif

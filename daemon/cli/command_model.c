@@ -1,5 +1,5 @@
 /*
- * command_model.c - moecal inspect, evaluate, tokenize, version: look at a model
+ * command_model.c - moecal evaluate, tokenize: use a model
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,6 @@
 #include "moecal/linalg.h"
 #include "moecal/model.h"
 #include "moecal/root.h"
-#include "moecal/versions.h"
 
 /* --- tokenizer of a folder -------------------------------------------------------------------- */
 
@@ -239,29 +238,4 @@ int command_tokenize(int argc, char **argv)
 		fclose(in);
 	mc_tokenizer_free(tokenizer);
 	return ok ? EXIT_DONE : report_error(&err, false, false);
-}
-
-/* --- version ---------------------------------------------------------------------------------- */
-
-int command_version(int argc, char **argv)
-{
-	bool json = argc > 1 && strcmp(argv[1], "--json") == 0;
-	struct session session = {.quiet = true};
-	struct mc_error err;
-
-	if (argc > 1 && !json)
-		return usage_error("version", "unexpected '%s'", argv[1]);
-	mc_error_init(&err);
-	bool ok = session_open(&session, 1, 1 << 20, &err);
-	struct mc_json *versions = ok ? mc_versions_json(&err) : NULL;
-	if (ok)
-		session_close(&session);
-	ok = versions != NULL && (!json || print_json(versions, &err));
-	for (size_t i = 0; ok && !json && i < mc_json_size(versions); i++) {
-		const char *key;
-		const struct mc_json *value = mc_json_member(versions, i, &key);
-		printf("%-10s %s\n", key, mc_json_string(value, NULL));
-	}
-	mc_json_free(versions);
-	return ok ? EXIT_DONE : report_error(&err, json, false);
 }

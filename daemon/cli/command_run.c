@@ -2,7 +2,6 @@
  * command_run.c - moecal run and moecal plan
  */
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -48,26 +47,11 @@ static void print_plan(FILE *out, const struct mc_job *job, const struct mc_plan
 
 /* --- progress --------------------------------------------------------------------------------- */
 
-static void print_line(const struct mc_json *event)
-{
-	struct mc_buf line;
-	struct mc_error err;
-
-	mc_error_init(&err);
-	mc_buf_init(&line, (size_t)1 << 20);
-	if (mc_json_write(event, MC_JSON_COMPACT, &line, &err)) {
-		puts(mc_buf_text(&line));
-		fflush(stdout);
-	}
-	mc_buf_release(&line);
-}
-
 struct display {
-	bool json, terminal;
+	bool json;
 	double said_at; /* seconds into the job of the last progress line */
 	const char *phase;
-	char coverage[96]; /* of the layer done last */
-	size_t layers_said;
+	struct progress_display progress;
 };
 
 static void describe_coverage(struct display *d, const struct mc_progress *p)
@@ -77,55 +61,9 @@ static void describe_coverage(struct display *d, const struct mc_progress *p)
 
 	mc_error_init(&err);
 	if (p->coverage != NULL && mc_coverage_summarise(p->coverage, 1, &s, &err))
-		snprintf(d->coverage, sizeof d->coverage, "experts %llu..%llu tokens, %llu starved",
+		snprintf(d->progress.coverage, sizeof d->progress.coverage, "experts %llu..%llu tokens, %llu starved",
 		    (unsigned long long)s.min, (unsigned long long)s.max,
 		    (unsigned long long)p->starved_total);
-}
-
-static unsigned terminal_width(void)
-{
-	struct winsize size;
-	return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
-}
-
-static void draw_bar(const struct display *d, const struct mc_progress *p)
-{
-	char bar[25], spent[32], left[32] = "", line[320];
-	double done = p->layers_total > 0
-			  ? ((double)p->layers_done + p->layer_fraction) / (double)p->layers_total
-			  : 1;
-	size_t filled = (size_t)(done * (sizeof bar - 1));
-
-	if (filled > sizeof bar - 1)
-		filled = sizeof bar - 1;
-	memset(bar, '.', sizeof bar - 1);
-	memset(bar, '#', filled);
-	bar[sizeof bar - 1] = '\0';
-	if (p->seconds_left >= 0)
-		seconds_text(p->seconds_left, left);
-	snprintf(line, sizeof line, "%s %3.0f%% [%s] layer %zu/%zu  %s%s%s  %s", p->phase,
-	    100 * done, bar, p->layers_done, p->layers_total, seconds_text(p->seconds, spent),
-	    left[0] != '\0' ? ", left " : "", left, d->coverage);
-	fprintf(stderr, "\r%.*s\033[K", (int)terminal_width() - 1, line);
-	fflush(stderr);
-}
-
-static void say_line(struct display *d, const struct mc_progress *p)
-{
-	char spent[32], left[32] = "";
-
-	if (strcmp(p->phase, "calibrate") != 0) {
-		fprintf(stderr, "%s ...\n", p->phase);
-		return;
-	}
-	if (p->layers_done == d->layers_said || p->layer_fraction > 0)
-		return;
-	d->layers_said = p->layers_done;
-	if (p->seconds_left >= 0)
-		seconds_text(p->seconds_left, left);
-	fprintf(stderr, "layer %zu of %zu done, %s%s%s%s%s\n", p->layers_done, p->layers_total,
-	    seconds_text(p->seconds, spent), left[0] != '\0' ? ", left " : "", left,
-	    d->coverage[0] != '\0' ? ", " : "", d->coverage);
 }
 
 /* {"event": "progress", ...} on standard output, at most one a second and one a phase. It tells
@@ -156,7 +94,7 @@ static void say_json(struct display *d, const struct mc_progress *p)
 		  mc_json_set(
 		      event, "starved", mc_json_new_integer((int64_t)p->starved_total), &err);
 	if (ok)
-		print_line(event);
+		print_json_line(event);
 	mc_json_free(event);
 }
 
@@ -165,14 +103,10 @@ static void on_progress(void *ctx, const struct mc_progress *p)
 	struct display *d = ctx;
 
 	describe_coverage(d, p);
-	if (d->json) {
+	if (d->json)
 		say_json(d, p);
-		return;
-	}
-	if (d->terminal)
-		draw_bar(d, p);
 	else
-		say_line(d, p);
+		progress_show(&d->progress, p);
 }
 
 static void on_event(void *ctx, const struct mc_json *event)
@@ -180,7 +114,7 @@ static void on_event(void *ctx, const struct mc_json *event)
 	const struct display *d = ctx;
 
 	if (d->json)
-		print_line(event);
+		print_json_line(event);
 }
 
 /* --- the run ---------------------------------------------------------------------------------- */
@@ -208,15 +142,15 @@ static void print_result(
 static int calibrate(struct mc_job *job, const struct mc_plan *plan, const struct spec_arguments *a,
     const struct mc_env *env)
 {
-	struct display display = {.json = a->json, .terminal = isatty(STDERR_FILENO) == 1};
+	struct display display = {.json = a->json, .progress.terminal = isatty(STDERR_FILENO) == 1};
 	struct mc_run_hooks hooks = {.progress = on_progress, .event = on_event, .ctx = &display};
 	struct mc_run_result result;
 	struct mc_error err;
 
 	mc_error_init(&err);
 	bool ok = mc_calibrate(job, plan, a->output, &hooks, env, &result, &err);
-	if (display.terminal && !a->json)
-		fprintf(stderr, "\r\033[K");
+	if (!a->json)
+		progress_clear(&display.progress);
 	if (!ok) {
 		int code = report_error(&err, a->json, err.code != MC_CONFLICT);
 		if (err.code == MC_CANCELED)

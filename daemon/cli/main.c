@@ -17,6 +17,15 @@
 	"  --recipe R           a preset name (W4A16, FP8 ...), a recipe file, or YAML text\n"     \
 	"  --KEY VALUE          any other key of the spec, e.g. --max-seq-length 512\n"
 
+#define SERVICE_OPTIONS                                                                            \
+	"  --url URL            the service: http://HOST:PORT, https://HOST or unix:PATH; else "   \
+	"MOECAL_URL,\n"                                                                            \
+	"                       else http://127.0.0.1:8460. The token is that of MOECAL_TOKEN or " \
+	"of the\n"                                                                                 \
+	"                       file MOECAL_TOKEN_FILE\n"                                          \
+	"  --timeout SECONDS    of silence\n"                                                      \
+	"  --json\n"
+
 static const struct command commands[] = {
     {"run", "SPEC|- -o DIR", "calibrate and quantize a checkpoint",
 	SPEC_OPTIONS
@@ -63,7 +72,64 @@ static const struct command commands[] = {
 	"  --json               lines are JSON strings, answers JSON arrays\n\nExamples:\n"
 	"  echo 'Hello' | moecal tokenize Qwen3-30B-A3B\n",
 	command_tokenize},
-    {"version", "", "versions of the program and its libraries", "  --json\n", command_version},
+    {"submit", "SPEC|-", "give a job to the service",
+	SPEC_OPTIONS
+	"  --upload FILE        data on this machine: sent first, then a dataset of the job; may be "
+	"repeated\n"
+	"  --text-column NAME   of an uploaded JSONL file (default text)\n"
+	"  --wait               follow the job to its end; the exit code tells how it ended\n"
+	"  --key KEY            idempotency key: the same command with the same key makes one job\n"
+	"  --priority N         higher ones start first (default 0)\n"
+	"  --deadline-seconds N the job fails when it is not done so long after its start\n"
+	"  --keep-seconds N     how long the finished job is kept\n"
+	"  --retry-for SECONDS  with --wait: how long the service may be away (default 600)\n"
+	SERVICE_OPTIONS "\nExamples:\n"
+	"  moecal submit --model tiny --upload text.jsonl --recipe W4A16 --wait\n"
+	"  moecal submit job.yaml --key nightly-17 --wait\n",
+	command_submit},
+    {"list", "", "jobs of the service, newest first",
+	"  --state S            only these: queued, running, canceling, succeeded, failed, "
+	"canceled; a,b\n"
+	"  --model NAME         only jobs of this model\n"
+	"  --limit N            at most N (default 50; 0: all)\n" SERVICE_OPTIONS
+	"\nExamples:\n  moecal list --state queued,running\n",
+	command_list},
+    {"get", "JOB", "how a job of the service stands",
+	SERVICE_OPTIONS "\nExamples:\n  moecal get job_01jx...\n", command_get},
+    {"watch", "JOB", "follow a job of the service to its end",
+	"  --retry-for SECONDS  how long the service may be away (default 600)\n" SERVICE_OPTIONS
+	"\nExamples:\n  moecal watch job_01jx...\n",
+	command_watch},
+    {"cancel", "JOB", "end a job of the service",
+	SERVICE_OPTIONS "\nExamples:\n  moecal cancel job_01jx...\n", command_cancel},
+    {"rm", "JOB", "delete a finished job and its files",
+	SERVICE_OPTIONS "\nExamples:\n  moecal rm job_01jx...\n", command_rm},
+    {"fetch", "JOB [-o DIR]", "the files of a finished job, each checked by its digest",
+	"  -o, --output DIR     where they go (default: a folder named as the job)\n"
+	"  --prefix PATH        only files whose names begin so, e.g. model/\n" SERVICE_OPTIONS
+	"\nExamples:\n  moecal fetch job_01jx... -o out\n"
+	"  moecal fetch job_01jx... -o out --prefix model/\n",
+	command_fetch},
+    {"models", "[ACTION ...]", "models that the service knows",
+	"  list                 all of them (what is done without a word)\n"
+	"  add PATH             register a checkpoint that lies where the service may read\n"
+	"  get ID, rm ID\n"
+	"  --id NAME            of the one that is added\n"
+	"  --limit N            of a list (default 50; 0: all)\n" SERVICE_OPTIONS
+	"\nExamples:\n  moecal models add Qwen3-30B-A3B --id qwen3-30b\n",
+	command_models},
+    {"datasets", "[ACTION ...]", "data that the service knows",
+	"  list                 all of them (what is done without a word)\n"
+	"  add PATH             register data that lie where the service may read\n"
+	"  upload FILE          send data of this machine\n"
+	"  get ID, rm ID\n"
+	"  --id NAME            of the one that is added\n"
+	"  --text-column NAME   of a JSONL file (default text)\n"
+	"  --limit N            of a list (default 50; 0: all)\n" SERVICE_OPTIONS
+	"\nExamples:\n  moecal datasets upload text.jsonl --id prose\n",
+	command_datasets},
+    {"version", "", "versions of the program and its libraries, with --url also of the service",
+	SERVICE_OPTIONS, command_version},
 };
 #define COMMANDS (sizeof commands / sizeof *commands)
 

@@ -56,6 +56,19 @@ const char *seconds_text(double seconds, char text[32])
 	return text;
 }
 
+void print_json_line(const struct mc_json *value)
+{
+	struct mc_error err;
+	struct mc_buf text;
+
+	mc_error_init(&err);
+	mc_buf_init(&text, (size_t)64 << 20);
+	if (mc_json_write(value, MC_JSON_COMPACT, &text, &err))
+		puts(mc_buf_text(&text));
+	fflush(stdout);
+	mc_buf_release(&text);
+}
+
 bool print_json(const struct mc_json *value, struct mc_error *err)
 {
 	struct mc_buf text;
@@ -66,6 +79,39 @@ bool print_json(const struct mc_json *value, struct mc_error *err)
 		     mc_fail(err, MC_IO, "stdout", "cannot write");
 	mc_buf_release(&text);
 	return ok;
+}
+
+/* --- documents that others wrote --------------------------------------------------------------- */
+
+static const struct mc_json *member_of_type(
+    const struct mc_json *object, const char *key, enum mc_json_type type)
+{
+	const struct mc_json *value = mc_json_get(object, key);
+	return value != NULL && mc_json_type(value) == type ? value : NULL;
+}
+
+const char *member_text(const struct mc_json *object, const char *key)
+{
+	const struct mc_json *value = member_of_type(object, key, MC_JSON_STRING);
+	return value != NULL ? mc_json_string(value, NULL) : "";
+}
+
+int64_t member_integer(const struct mc_json *object, const char *key)
+{
+	const struct mc_json *value = member_of_type(object, key, MC_JSON_INTEGER);
+	return value != NULL ? mc_json_integer(value) : 0;
+}
+
+double member_number(const struct mc_json *object, const char *key)
+{
+	const struct mc_json *value = member_of_type(object, key, MC_JSON_REAL);
+	return value != NULL ? mc_json_number(value) : (double)member_integer(object, key);
+}
+
+bool member_bool(const struct mc_json *object, const char *key)
+{
+	const struct mc_json *value = member_of_type(object, key, MC_JSON_BOOL);
+	return value != NULL && mc_json_bool(value);
 }
 
 struct mc_json *read_json_file(const char *folder, const char *name, struct mc_error *err)
@@ -88,7 +134,7 @@ struct mc_json *read_json_file(const char *folder, const char *name, struct mc_e
 
 /* --- errors ----------------------------------------------------------------------------------- */
 
-static int exit_code(const struct mc_error *err, bool begun)
+static int error_exit_code(const struct mc_error *err, bool begun)
 {
 	switch (err->code) {
 	case MC_CANCELED:
@@ -109,41 +155,29 @@ static int exit_code(const struct mc_error *err, bool begun)
 	return EXIT_JOB_FAILED;
 }
 
-/* One line of JSON, the last event of a failed run. */
-static void print_json_line(struct mc_json *object)
+void report_failure(
+    const char *code, const char *where, const char *text, int exit_code, bool json)
 {
-	struct mc_error err;
-	struct mc_buf text;
-
-	mc_error_init(&err);
-	mc_buf_init(&text, (size_t)1 << 20);
-	if (object != NULL && mc_json_write(object, MC_JSON_COMPACT, &text, &err))
-		puts(mc_buf_text(&text));
-	fflush(stdout);
-	mc_buf_release(&text);
-	mc_json_free(object);
-}
-
-int report_error(const struct mc_error *err, bool json, bool begun)
-{
-	int code = exit_code(err, begun);
-
 	if (json) {
 		struct mc_error e;
 		struct mc_json *event = mc_json_new_object();
 		mc_error_init(&e);
-		if (!mc_json_set(event, "event", mc_json_new_string("failed"), &e) ||
-		    !mc_json_set(event, "code", mc_json_new_string(mc_code_name(err->code)), &e) ||
-		    !mc_json_set(event, "where", mc_json_new_string(err->where), &e) ||
-		    !mc_json_set(event, "text", mc_json_new_string(err->text), &e) ||
-		    !mc_json_set(event, "exit", mc_json_new_integer(code), &e)) {
-			mc_json_free(event);
-			event = NULL;
-		}
-		print_json_line(event);
+		if (mc_json_set(event, "event", mc_json_new_string("failed"), &e) &&
+		    mc_json_set(event, "code", mc_json_new_string(code), &e) &&
+		    mc_json_set(event, "where", mc_json_new_string(where), &e) &&
+		    mc_json_set(event, "text", mc_json_new_string(text), &e) &&
+		    mc_json_set(event, "exit", mc_json_new_integer(exit_code), &e))
+			print_json_line(event);
+		mc_json_free(event);
 	}
-	fprintf(
-	    stderr, "moecal: %s%s%s\n", err->where, err->where[0] != '\0' ? ": " : "", err->text);
+	fprintf(stderr, "moecal: %s%s%s\n", where, where[0] != '\0' ? ": " : "", text);
+}
+
+int report_error(const struct mc_error *err, bool json, bool begun)
+{
+	int code = error_exit_code(err, begun);
+
+	report_failure(mc_code_name(err->code), err->where, err->text, code, json);
 	return code;
 }
 
@@ -164,11 +198,9 @@ int report_problems(const struct mc_problems *problems, bool json)
 			     mc_json_set(
 				 one, "detail", mc_json_new_string(problems->items[i].text), &err);
 		}
-		if (!ok) {
-			mc_json_free(event);
-			event = NULL;
-		}
-		print_json_line(event);
+		if (ok)
+			print_json_line(event);
+		mc_json_free(event);
 	}
 	fprintf(stderr, "moecal: the spec has %zu error%s\n", problems->total,
 	    problems->total == 1 ? "" : "s");
@@ -181,12 +213,6 @@ int report_problems(const struct mc_problems *problems, bool json)
 
 /* --- tables ----------------------------------------------------------------------------------- */
 
-static int64_t integer_of(const struct mc_json *object, const char *key)
-{
-	const struct mc_json *value = mc_json_get(object, key);
-	return value != NULL && mc_json_type(value) == MC_JSON_INTEGER ? mc_json_integer(value) : 0;
-}
-
 static void print_starved(const struct mc_json *layer, char *text, size_t size)
 {
 	const struct mc_json *starved = mc_json_get(layer, "starved"),
@@ -195,10 +221,11 @@ static void print_starved(const struct mc_json *layer, char *text, size_t size)
 
 	text[0] = '\0';
 	for (size_t i = 0; i < mc_json_size(starved) && used + 24 < size; i++) {
-		int64_t e = mc_json_integer(mc_json_at(starved, i));
+		const struct mc_json *index = mc_json_at(starved, i);
+		int64_t e = mc_json_type(index) == MC_JSON_INTEGER ? mc_json_integer(index) : -1;
 		const struct mc_json *expert = mc_json_at(experts, (size_t)e);
 		used += (size_t)snprintf(text + used, size - used, "%s%lld (%lld)",
-		    i > 0 ? ", " : "", (long long)e, (long long)integer_of(expert, "routed"));
+		    i > 0 ? ", " : "", (long long)e, (long long)member_integer(expert, "routed"));
 		if (i == 11 && mc_json_size(starved) > 12) {
 			snprintf(
 			    text + used, size - used, " and %zu more", mc_json_size(starved) - 12);
@@ -218,7 +245,7 @@ void print_coverage(const struct mc_json *coverage, bool every_layer)
 	}
 	printf("coverage: tokens that the router sends to an expert; below %lld it counts as "
 	       "starved\n",
-	    (long long)integer_of(coverage, "floor_tokens"));
+	    (long long)member_integer(coverage, "floor_tokens"));
 	printf("  %5s %9s %8s %8s %8s %6s  %s\n", "layer", "tokens", "poorest", "median", "richest",
 	    "gini", "starved experts (tokens)");
 	for (size_t i = 0; i < count; i++) {
@@ -229,35 +256,34 @@ void print_coverage(const struct mc_json *coverage, bool every_layer)
 			continue;
 		shown++;
 		printf("  %5lld %9lld %8lld %8lld %8lld %6.3f  %s\n",
-		    (long long)integer_of(layer, "index"), (long long)integer_of(layer, "tokens"),
-		    (long long)integer_of(layer, "min"), (long long)integer_of(layer, "median"),
-		    (long long)integer_of(layer, "max"), mc_json_number(mc_json_get(layer, "gini")),
+		    (long long)member_integer(layer, "index"), (long long)member_integer(layer, "tokens"),
+		    (long long)member_integer(layer, "min"), (long long)member_integer(layer, "median"),
+		    (long long)member_integer(layer, "max"), member_number(layer, "gini"),
 		    starved[0] != '\0' ? starved : "-");
 	}
 	if (shown < count)
 		printf("  %zu layers without a starved expert are not shown (--all shows them)\n",
 		    count - shown);
 	printf("  starved by routing alone: %lld experts\n",
-	    (long long)integer_of(coverage, "starved_total"));
+	    (long long)member_integer(coverage, "starved_total"));
 }
 
 void print_verdict(const struct mc_json *verdict)
 {
 	const struct mc_json *checks = mc_json_get(verdict, "checks");
 
-	printf(
-	    "verdict: %s\n", mc_json_bool(mc_json_get(verdict, "valid")) ? "valid" : "NOT VALID");
+	printf("verdict: %s\n", member_bool(verdict, "valid") ? "valid" : "NOT VALID");
 	for (size_t i = 0; i < mc_json_size(checks); i++) {
 		const struct mc_json *check = mc_json_at(checks, i),
 				     *examples = mc_json_get(check, "examples");
-		printf("  %-26s %-6s %9lld checked",
-		    mc_json_string(mc_json_get(check, "name"), NULL),
-		    mc_json_bool(mc_json_get(check, "passed")) ? "passed" : "FAILED",
-		    (long long)integer_of(check, "counted"));
-		if (integer_of(check, "failed") > 0)
-			printf(", %lld failed", (long long)integer_of(check, "failed"));
+		printf("  %-26s %-6s %9lld checked", member_text(check, "name"),
+		    member_bool(check, "passed") ? "passed" : "FAILED",
+		    (long long)member_integer(check, "counted"));
+		if (member_integer(check, "failed") > 0)
+			printf(", %lld failed", (long long)member_integer(check, "failed"));
 		printf("\n");
 		for (size_t j = 0; j < mc_json_size(examples); j++)
-			printf("      %s\n", mc_json_string(mc_json_at(examples, j), NULL));
+			if (mc_json_type(mc_json_at(examples, j)) == MC_JSON_STRING)
+				printf("      %s\n", mc_json_string(mc_json_at(examples, j), NULL));
 	}
 }

@@ -23,6 +23,14 @@ int session_signal(void)
 	return atomic_load(&received);
 }
 
+void session_catch_signals(void)
+{
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+}
+
 static bool was_canceled(void *ctx)
 {
 	(void)ctx;
@@ -39,12 +47,10 @@ static void log_line(void *ctx, enum mc_log_level level, const char *text)
 bool session_open(
     struct session *session, uint64_t threads, uint64_t memory_bytes, struct mc_error *err)
 {
-	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
 	bool quiet = session->quiet;
 
 	*session = (struct session){.quiet = quiet};
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	session_catch_signals();
 	session->env = (struct mc_env){.arena = &session->arena,
 	    .log = log_line,
 	    .canceled = was_canceled,

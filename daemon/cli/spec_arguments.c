@@ -117,13 +117,16 @@ static bool set_option(struct mc_json *spec, const char *key, const char *text,
 	return mc_json_set(spec, key, value, err);
 }
 
-static int unknown_option(const char *command, const char *option)
+static int unknown_option(
+    const char *command, const char *option, const struct option_row *own)
 {
 	const char *names[MAX_KEYS];
 	size_t count = 0;
 
 	for (; count < MAX_KEYS && mc_spec_key(count) != NULL; count++)
 		names[count] = mc_spec_key(count);
+	for (; own != NULL && own->name != NULL && count < MAX_KEYS; own++)
+		names[count++] = own->name + (own->name[1] == '-' ? 2 : 1);
 	const char *near = mc_nearest(option, names, count);
 	return near != NULL ? usage_error(command, "there is no option --%s; did you mean --%s?",
 				  option, near)
@@ -131,11 +134,18 @@ static int unknown_option(const char *command, const char *option)
 }
 
 /* One argument, or an option and its value; *i is left at the last one used. */
-static int read_argument(struct spec_arguments *a, int argc, char **argv, int *i, const char **file,
-    struct mc_json *options, struct mc_json *datasets, struct mc_error *err)
+static int read_argument(struct spec_arguments *a, const struct option_row *own, int argc,
+    char **argv, int *i, const char **file, struct mc_json *options, struct mc_json *datasets,
+    struct mc_error *err)
 {
 	const char *text = argv[*i];
+	bool taken = false;
 
+	if (own != NULL) {
+		int code = option_take(own, argc, argv, i, &taken);
+		if (taken)
+			return code;
+	}
 	if (strcmp(text, "--json") == 0) {
 		a->json = true;
 		return EXIT_DONE;
@@ -154,11 +164,11 @@ static int read_argument(struct spec_arguments *a, int argc, char **argv, int *i
 		return usage_error(argv[0], "there is no option %s", text);
 	memcpy(name, text, length);
 	name[length] = '\0';
-	bool output = strcmp(name, "-o") == 0 || strcmp(name, "--output") == 0;
-	bool confines = confinement_is_option(name);
+	bool output = own == NULL && (strcmp(name, "-o") == 0 || strcmp(name, "--output") == 0);
+	bool confines = own == NULL && confinement_is_option(name);
 	const char *key = strncmp(name, "--", 2) == 0 ? find_key(name + 2) : NULL;
 	if (!output && !confines && key == NULL)
-		return unknown_option(argv[0], name + (name[1] == '-' ? 2 : 1));
+		return unknown_option(argv[0], name + (name[1] == '-' ? 2 : 1), own);
 	if (value != NULL)
 		value++;
 	else if (*i + 1 < argc)
@@ -193,6 +203,12 @@ static bool merge(struct spec_arguments *a, const struct mc_json *options,
 
 int spec_arguments_read(struct spec_arguments *a, int argc, char **argv)
 {
+	return spec_arguments_read_with(a, NULL, argc, argv);
+}
+
+int spec_arguments_read_with(
+    struct spec_arguments *a, const struct option_row *own, int argc, char **argv)
+{
 	struct mc_json *options = mc_json_new_object(), *datasets = mc_json_new_array();
 	const char *file = NULL;
 	struct mc_error err;
@@ -201,7 +217,7 @@ int spec_arguments_read(struct spec_arguments *a, int argc, char **argv)
 	*a = (struct spec_arguments){0};
 	mc_error_init(&err);
 	for (int i = 1; code == EXIT_DONE && i < argc; i++)
-		code = read_argument(a, argc, argv, &i, &file, options, datasets, &err);
+		code = read_argument(a, own, argc, argv, &i, &file, options, datasets, &err);
 	if (code == EXIT_DONE && file == NULL && mc_json_size(options) == 0 &&
 	    mc_json_size(datasets) == 0)
 		code = usage_error(
