@@ -1,9 +1,8 @@
 /*
  * bench_experts.c - speed of the expert pass, where a calibration spends its time
  *
- *   bench_experts [--width D] [--expert-width F] [--experts E] [--active K] [--tokens T] [--workers
- * N]
- *                [--rounds N]
+ *   bench_experts [--width D] [--expert-width F] [--experts E] [--active K]
+ *                 [--tokens T] [--workers N] [--rounds N]
  *
  * Random bf16 weights in memory, no checkpoint. A line for each way of listening: all experts see
  * all tokens with a tap that does nothing, with statistics of every input, and the routed tokens

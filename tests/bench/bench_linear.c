@@ -1,7 +1,9 @@
 /*
  * bench_linear.c - what share of the measured sgemm speed mc_linear reaches
  *
- * bf16 weights, T 4096 tokens, K 2048 inputs, N 1536 outputs unless given: bench_linear [T K N]
+ *   bench_linear [T K N [WORKERS]]
+ *
+ * bf16 weights, T 4096 tokens, K 2048 inputs, N 1536 outputs unless given; one worker, then two.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,12 +66,13 @@ static bool bench(unsigned workers, size_t t, size_t k, size_t n, struct mc_erro
 
 int main(int argc, char **argv)
 {
-	size_t size[3] = {4096, 2048, 1536};
-	for (int i = 1; i < argc && i <= 3; i++)
+	size_t size[4] = {4096, 2048, 1536, 0};
+	for (int i = 1; i < argc && i <= 4; i++)
 		size[i - 1] = strtoull(argv[i], NULL, 10);
+	unsigned first = size[3] > 0 ? (unsigned)size[3] : 1, last = size[3] > 0 ? first : 2;
 	struct mc_error err;
 	mc_error_init(&err);
-	for (unsigned workers = 1; workers <= 2; workers++) {
+	for (unsigned workers = first; workers <= last; workers++) {
 		if (!bench(workers, size[0], size[1], size[2], &err)) {
 			fprintf(stderr, "%s: %s\n", err.where, err.text);
 			return 1;

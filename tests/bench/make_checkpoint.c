@@ -2,9 +2,8 @@
  * make_checkpoint.c - a mixture-of-experts checkpoint and token ids for measurements
  *
  *   make_checkpoint OUT [--layers N] [--hidden D] [--experts E] [--top-k K] [--intermediate F]
- * [--heads H]
- *                   [--kv-heads N] [--head-dim N] [--vocab V] [--sequences N] [--length N] [--seed
- * N]
+ *                   [--heads H] [--kv-heads N] [--head-dim N] [--vocab V]
+ *                   [--sequences N] [--length N] [--seed N]
  *
  * Writes OUT/model.safetensors, OUT/ids.npy and, last, OUT/config.json: where it stands, the folder
  * is complete. Weights are bf16 with standard deviation 0.02, norms are 1. The shapes of a layer

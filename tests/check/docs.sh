@@ -2,6 +2,7 @@
 # docs.sh - the documentation names what is there: links, commands, spec keys, tables
 set -u
 moecal=$1
+moecald=${2:-$(dirname "$(realpath "$1")")/moecald}
 cd "$(dirname "$0")/../.." || exit 2
 failures=0
 fail() {
@@ -29,5 +30,35 @@ done
 for check in $(sed -n 's/.*X(MC_CHECK_[A-Z]*, "\([a-z-]*\)").*/\1/p' include/moecal/verdict.h); do
 	grep -q "$check" docs/JOB-FOLDER.md || fail "docs/JOB-FOLDER.md does not know the check $check"
 done
+# every setting of the daemon, with its default, where people look for it
+sed -n '/^#define SETTINGS/,/^$/p' daemon/settings.h | tr -d '\\\n\t' | sed 's/X(/\n&/g' |
+	sed -n 's/^X(\([a-z_]*\), *[A-Z]*, *\(NULL\|"[^"]*"\), *[^,]*, *[^,]*, *\(true\|false\),.*/\1 \2 \3/p' | tr -d '"' >"/tmp/docs.$$"
+[ -s "/tmp/docs.$$" ] || fail "no setting was found in daemon/settings.h"
+while read -r setting default reload; do
+	line=$(grep -E "^#$setting = " systemd/moecald.conf | head -1)
+	[ -n "$line" ] || fail "systemd/moecald.conf has no line '#$setting = ...'"
+	[ "$default" = NULL ] || [ "$line" = "#$setting = $default" ] || fail "systemd/moecald.conf: '$line', the default is $default"
+	# a row of the table: | `name` | default | reload |; and .B name in the manual page
+	row=$(grep -E "^\| \`$setting\` \|" docs/OPERATIONS.md)
+	[ -n "$row" ] || fail "docs/OPERATIONS.md does not know the setting $setting"
+	[ "$default" = NULL ] || case $row in *"| $default |"*) ;; *) fail "docs/OPERATIONS.md: the default of $setting is $default" ;; esac
+	case $reload,$row in true,*"| yes |"* | false,*"| no |"*) ;; *) fail "docs/OPERATIONS.md: reloading of $setting is not '$reload'" ;; esac
+	grep -qE "^\.BR? $setting( |$)" docs/man/moecald.conf.5 || fail "docs/man/moecald.conf.5 does not know the setting $setting"
+done <"/tmp/docs.$$"
+# ... and no setting that there is not
+for setting in $(sed -n 's/^#\([a-z_]*\) = .*/\1/p' systemd/moecald.conf | sort -u); do
+	grep -q "^$setting " "/tmp/docs.$$" || fail "systemd/moecald.conf sets $setting, which is no setting"
+done
+sed 's/^#\([a-z_]* = \)/\1/' systemd/moecald.conf >"/tmp/docs.$$"
+for config in systemd/moecald.conf "/tmp/docs.$$"; do
+	"$moecald" --check-config --config "$config" >/dev/null || fail "moecald does not accept $config (as it is, or with every line in force)"
+done
+rm -f "/tmp/docs.$$"
+# manual pages render without a warning
+for page in docs/man/*.[1-8]; do
+	groff -man -Tutf8 -ww -z "$page" >"/tmp/docs.$$" 2>&1 || fail "$page does not render"
+	[ ! -s "/tmp/docs.$$" ] || { cat "/tmp/docs.$$" >&2; fail "$page renders with warnings"; }
+done
+rm -f "/tmp/docs.$$"
 [ "$failures" -eq 0 ] && echo "docs: fine"
 [ "$failures" -eq 0 ]
