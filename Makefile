@@ -147,7 +147,7 @@ check-installed: build-tests
 	@$(MAKE) --no-print-directory api
 	@bash tests/check/client.sh $(MOECALD) $(MOECAL)
 	@bash tests/check/api_docs.sh $(MOECALD) $(MOECAL)
-$(BUILD)/api/%: $(BUILD)/tests/api/%.o $(LIB)
+$(HTTP_CASES): $(call obj,$(wildcard tests/api/*.c)) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(ALL_LDFLAGS) $(PKG_LIBS) -o $@
 .PHONY: api

@@ -220,6 +220,14 @@ bool api_require_open(struct service *service, struct http_response *response)
 	return false;
 }
 
+bool api_require_body(const struct http_request *request, struct http_response *response)
+{
+	if (request->json != NULL)
+		return true;
+	problem_reply(response, PROBLEM_JSON, "a body is needed: a JSON document");
+	return false;
+}
+
 /* A full queue has room again about when one more job is done. */
 static void set_retry_after(struct service *service, struct http_response *response)
 {

@@ -53,6 +53,8 @@ bool api_fingerprint(const struct mc_json *json, char ret_hex[MC_SHA256_HEX], st
 bool api_require_open(struct service *service, struct http_response *response) MC_CHECKED;
 /* Replies to what an add said, unless it was ADDED or ADDED_BEFORE (then true). */
 bool api_was_added(struct service *service, enum store_added added, const char *what, struct http_response *response) MC_CHECKED;
+/* A body that must be there. */
+bool api_require_body(const struct http_request *request, struct http_response *response) MC_CHECKED;
 /* "id" of a request (may be NULL) or a new one. */
 bool api_choose_id(const char *given, const char *prefix, char ret_id[ID_SIZE], struct http_response *response) MC_CHECKED;
 

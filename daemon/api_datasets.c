@@ -169,7 +169,7 @@ static bool read_json_arrival(
 		while (i < 3 && strcmp(known[i], member.key) != 0)
 			i++;
 		if (i == 3)
-			mc_problems_add_unknown_key(&problems, pointer, member.key, known, 3);
+			mc_problems_add_unknown_key(&problems, "", member.key, known, 3);
 		else if (mc_json_type(member.value) != MC_JSON_STRING)
 			mc_problems_add(&problems, pointer, "must be a string");
 		else
@@ -354,7 +354,7 @@ static bool read_arrival(
 	*a = (struct arrival){0};
 	if (request->json != NULL || request->upload_path[0] == '\0')
 		return http_query_only(request, none, response) &&
-		       read_json_arrival(a, request->json, response);
+		       api_require_body(request, response) && read_json_arrival(a, request->json, response);
 	if (!http_query_only(request, known, response))
 		return false;
 	a->given_id = http_query(request, "id");

@@ -227,7 +227,8 @@ void plans_post(
 	char detail[256];
 	struct mc_error err;
 
-	if (!job_request_parse(&job, service, request->json, response))
+	if (!api_require_body(request, response) ||
+	    !job_request_parse(&job, service, request->json, response))
 		return;
 	mc_error_init(&err);
 	if (job_request_plan(&job, service, response)) {
@@ -375,7 +376,8 @@ void jobs_post(struct service *service, struct http_request *request, struct htt
 	struct mc_error err;
 
 	mc_error_init(&err);
-	if (!api_idempotency_key(request, key, response) || !api_require_open(service, response) ||
+	if (!api_require_body(request, response) || !api_idempotency_key(request, key, response) ||
+	    !api_require_open(service, response) ||
 	    !job_request_parse(&job, service, request->json, response))
 		return;
 	struct idempotency idempotency = {

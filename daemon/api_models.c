@@ -150,7 +150,7 @@ static bool read_wanted(
 		char pointer[160];
 		mc_pointer_join(pointer, "", member.key);
 		if (strcmp(member.key, "path") != 0 && strcmp(member.key, "id") != 0)
-			mc_problems_add_unknown_key(&problems, pointer, member.key, known, 2);
+			mc_problems_add_unknown_key(&problems, "", member.key, known, 2);
 		else if (mc_json_type(member.value) != MC_JSON_STRING)
 			mc_problems_add(&problems, pointer, "must be a string");
 		else
@@ -250,7 +250,7 @@ void models_post(
 	struct mc_error err;
 
 	mc_error_init(&err);
-	if (!read_wanted(&wanted, request->json, response) ||
+	if (!api_require_body(request, response) || !read_wanted(&wanted, request->json, response) ||
 	    !api_idempotency_key(request, key, response) || !api_require_open(service, response) ||
 	    !api_choose_id(wanted.id, "model", id, response))
 		return;

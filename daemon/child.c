@@ -423,9 +423,9 @@ static bool record(struct service *service, const struct job_row *row,
 	return ok;
 }
 
-static bool record_end(
-    struct child *child, struct service *service, int status, struct mc_error *err)
+static bool record_end(struct child *child, struct service *service, struct mc_error *err)
 {
+	int status = child->status;
 	struct job_row row;
 	struct outcome outcome;
 
@@ -454,15 +454,24 @@ static bool record_end(
 bool child_finish(struct child *child, struct service *service)
 {
 	struct mc_error err;
-	int status = 0;
+	bool first = !child->ended;
 
 	mc_error_init(&err);
-	child_read(child, service);
-	bool ok = executor_reap(&child->process, &status, &err) &&
-		  record_end(child, service, status, &err);
-	if (!ok)
-		log_error(child->id, "the end of the job", &err);
-	return ok;
+	if (first) {
+		child_read(child, service);
+		/* what cannot be waited for is gone: a crash, as far as we know */
+		if (!executor_reap(&child->process, &child->status, &err)) {
+			log_error(child->id, "waiting for the job's process", &err);
+			child->status = SIGKILL;
+			mc_error_init(&err);
+		}
+		child->ended = true;
+	}
+	if (record_end(child, service, &err))
+		return true;
+	if (first)
+		log_error(child->id, "recording the end of the job; it is tried again", &err);
+	return false;
 }
 
 bool child_record_finished(

@@ -23,6 +23,8 @@ struct child {
 	char error_code[32], error_detail[704], last_words[256];
 	struct mc_json *progress; /* newest; owned */
 	double starved;           /* experts, so far */
+	bool ended;               /* waited for, with this status; its end is perhaps not recorded yet */
+	int status;
 };
 
 /* Writes request.json and starts `moecal run`. The row must be in state running. */
@@ -34,7 +36,7 @@ void child_read(struct child *child, struct service *service);
 void child_ask(struct child *child, enum want want);
 void child_kill(struct child *child);
 /* The process has ended: reads the rest, records the outcome. Returns false when the store cannot
- * record it now (then call it again). `reaped` says whether that was done already. */
+ * record it now: then call it again later. */
 bool child_finish(struct child *child, struct service *service);
 void child_release(struct child *child);
 

@@ -310,7 +310,7 @@ static bool start_listener(struct http_listener *listener, struct mc_error *err)
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES,     /* */
 	    MHD_OPTION_CONNECTION_MEMORY_INCREMENT, READ_BYTES,       /* */
 	    MHD_OPTION_THREAD_STACK_SIZE, STACK_BYTES,                /* */
-	    MHD_OPTION_STRICT_FOR_CLIENT, 1,                          /* */
+	    MHD_OPTION_STRICT_FOR_CLIENT, 0, /* more would answer a missing Host itself, its head twice */
 	    MHD_OPTION_URI_LOG_CALLBACK, on_request_line, listener,   /* */
 	    MHD_OPTION_NOTIFY_CONNECTION, on_connection, listener,    /* */
 	    MHD_OPTION_NOTIFY_COMPLETED, on_completed, listener, MHD_OPTION_END);

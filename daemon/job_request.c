@@ -81,10 +81,9 @@ static void take_queue_keys(struct job_request *job, struct service *service, st
 			at++;
 			continue;
 		}
-		char pointer[160], name[160];
+		char name[160];
 		snprintf(name, sizeof name, "%s", key);
-		mc_problems_add_unknown_key(
-		    problems, mc_pointer_join(pointer, "", name), name, known, count);
+		mc_problems_add_unknown_key(problems, "", name, known, count);
 		if (strlen(key) >= sizeof name || !mc_json_remove(copy, name))
 			break; /* a key too long to be ours: the library names it again */
 	}

@@ -192,6 +192,8 @@ static void check_child(struct runner *runner, struct child *child)
 	int64_t now = monotonic_ms();
 
 	mc_error_init(&err);
+	if (child->ended)
+		return;
 	if (store_job_get(runner->service->store, child->id, &row, &err)) {
 		if (row.state == JOB_CANCELING)
 			child_ask(child, WANT_CANCEL);
@@ -216,6 +218,16 @@ static void remove_child(struct runner *runner, size_t index)
 	runner->children[runner->count] = (struct child){0};
 }
 
+/* Its place is free when its end is recorded, or nobody can record it any more: the next start does. */
+static void finish_child(struct runner *runner, size_t index)
+{
+	struct service *service = runner->service;
+
+	if (child_finish(&runner->children[index], service) ||
+	    atomic_load(&runner->stopping) || store_is_failed(service->store))
+		remove_child(runner, index);
+}
+
 static void wait_for_news(struct runner *runner)
 {
 	struct pollfd fds[1 + 3 * MAX_CHILDREN];
@@ -229,7 +241,7 @@ static void wait_for_news(struct runner *runner)
 		fds[count++] = (struct pollfd){.fd = p->err, .events = POLLIN};
 		fds[count++] = (struct pollfd){.fd = p->pidfd, .events = POLLIN};
 	}
-	if (poll(fds, count, 1000) <= 0)
+	if (poll(fds, count, 1000) < 0)
 		return;
 	if ((fds[0].revents & POLLIN) != 0 &&
 	    read(runner->wake, &drained, sizeof drained) != sizeof drained)
@@ -238,13 +250,8 @@ static void wait_for_news(struct runner *runner)
 		const struct pollfd *own = &fds[1 + 3 * i];
 		if ((own[0].revents | own[1].revents) != 0)
 			child_read(&runner->children[i], runner->service);
-		if (own[2].revents != 0) {
-			if (!child_finish(&runner->children[i], runner->service))
-				log_say(LOG_LEVEL_ERROR, runner->children[i].id, NULL,
-				    "the end of the job could not be recorded; a restart repeats "
-				    "it");
-			remove_child(runner, i);
-		}
+		if (own[2].revents != 0 || runner->children[i].ended)
+			finish_child(runner, i);
 	}
 }
 

@@ -6,81 +6,40 @@
  * One daemon a file, on a port of its own, with a state folder of its own. A file holds exchanges:
  *
  *	daemon: --queued-jobs 2         options of the daemon; before the first exchange
- *	tokens: ann submit ann-secret-token-0001    a line of the token file, with its token in the clear
+ *	tokens: ann submit ann-secret-token-0001    a line of the token file, with its token in the
+ *clear
  *	== what this shows
  *	> GET /v1/jobs HTTP/1.1         sent with CRLF; ">" alone is the empty line
  *	> Content-Length: @             @: the length of the body below
  *	>|raw \r\n \0 \x80 bytes        sent as they are, escapes taken out
  *	< 200                           the status
  *	< ETag: *                       a header: this value, * any, !Name: absent
- *	< {"jobs": []}                  the body has at least this: "*" any value but null, "~text" a string
- *	                                that holds text, arrays have the same length
- *	< "text"                        (a string) the body holds this text
- *	< closed                        the connection is closed after the answer
+ *	< {"jobs": []}                  the body has at least this: "*" any value but null, "~text"
+ *a string that holds text, arrays have the same length < "text"                        (a string)
+ *the body holds this text < closed                        the connection is closed after the answer
  *	< silent                        it is closed without an answer
  *	set JOB /id                     $JOB is that part of the body in all later lines
  *
  * $STATE, $DATA and $PORT are set. Consecutive exchanges use one connection until it is closed.
  */
-#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "moecal/alloc.h"
-#include "moecal/buf.h"
-#include "moecal/file.h"
-#include "moecal/json.h"
+#include "scenario.h"
+
 #include "moecal/sha256.h"
 
-#define MAX_VARIABLES 32
-#define MAX_EXPECTED 32
-#define MAX_OPTIONS 32
-#define ANSWER_MS 90000
+/* --- small -------------------------------------------------------------------------------------
+ */
 
-struct variable {
-	char name[32], value[4096];
-};
-
-struct scenario {
-	const char *file;
-	struct variable variables[MAX_VARIABLES];
-	size_t variables_count;
-	char state[64];
-	pid_t daemon;
-	int port, connection;
-	/* the exchange in work */
-	char title[160];
-	size_t line;
-	struct mc_buf sent;
-	char expected[MAX_EXPECTED][2048];
-	size_t expected_count;
-	bool answered;
-	unsigned status;
-	struct mc_buf head, body;
-	unsigned passed, failed;
-};
-
-static void complain(struct scenario *s, const char *fmt, ...) MC_PRINTF(2, 3);
-
-/* --- small ------------------------------------------------------------------------------------- */
-
-#include <stdarg.h>
-
-static bool exchange_failed;
-
-static void complain(struct scenario *s, const char *fmt, ...)
+void complain(struct scenario *s, const char *fmt, ...)
 {
 	va_list args;
 
@@ -89,16 +48,16 @@ static void complain(struct scenario *s, const char *fmt, ...)
 	vfprintf(stderr, fmt, args);
 	va_end(args);
 	fprintf(stderr, "\n");
-	exchange_failed = true;
+	s->complained = true;
 }
 
-static void die(const char *what)
+_Noreturn void die(const char *what)
 {
 	fprintf(stderr, "http_cases: %s\n", what);
 	exit(2);
 }
 
-static void add(struct mc_buf *buf, const void *bytes, size_t length)
+void add(struct mc_buf *buf, const void *bytes, size_t length)
 {
 	struct mc_error err;
 
@@ -107,7 +66,7 @@ static void add(struct mc_buf *buf, const void *bytes, size_t length)
 		die(err.text);
 }
 
-static void set_variable(struct scenario *s, const char *name, const char *value)
+void set_variable(struct scenario *s, const char *name, const char *value)
 {
 	size_t i = 0;
 
@@ -147,210 +106,11 @@ static void substitute(const struct scenario *s, const char *line, char *out, si
 	out[n] = '\0';
 }
 
-/* --- the daemon -------------------------------------------------------------------------------- */
-
-static void read_port(struct scenario *s, int fd)
-{
-	char line[256];
-	size_t n = 0;
-	struct pollfd ready = {.fd = fd, .events = POLLIN};
-
-	while (n + 1 < sizeof line && poll(&ready, 1, 20000) == 1 && read(fd, line + n, 1) == 1 &&
-	       line[n] != '\n')
-		n++;
-	line[n] = '\0';
-	const char *colon = strrchr(line, ':');
-	if (strncmp(line, "listening on http://", 20) != 0 || colon == NULL)
-		die("the daemon did not say where it listens");
-	s->port = atoi(colon + 1);
-}
-
-static void start_daemon(struct scenario *s, const char *moecald, const char *moecal, char **options)
-{
-	char *argv[24 + MAX_OPTIONS];
-	char data[4096];
-	size_t count = 0;
-	int out[2];
-	posix_spawn_file_actions_t actions;
-
-	snprintf(s->state, sizeof s->state, "/tmp/moecal-http-XXXXXX");
-	if (mkdtemp(s->state) == NULL || realpath("tests/data", data) == NULL || pipe(out) != 0)
-		die("cannot prepare");
-	set_variable(s, "STATE", s->state);
-	set_variable(s, "DATA", data);
-	const char *const fixed[] = {moecald, "--listen", "127.0.0.1:0", "--state", s->state,
-	    "--program", moecal, "--log-level", "error", "--free-percent", "0"};
-	for (; count < sizeof fixed / sizeof *fixed; count++)
-		argv[count] = (char *)fixed[count];
-	bool allows = false;
-	for (size_t i = 0; options[i] != NULL; i++) {
-		argv[count++] = options[i];
-		allows = allows || strcmp(options[i], "--allow") == 0;
-	}
-	if (!allows) {
-		argv[count++] = (char *)"--allow";
-		argv[count++] = data;
-	}
-	argv[count] = NULL;
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-	posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-	if (posix_spawn(&s->daemon, moecald, &actions, NULL, argv, environ) != 0)
-		die("cannot start the daemon");
-	posix_spawn_file_actions_destroy(&actions);
-	close(out[1]);
-	read_port(s, out[0]);
-	close(out[0]);
-	char port[16];
-	snprintf(port, sizeof port, "%d", s->port);
-	set_variable(s, "PORT", port);
-}
-
-static void stop_daemon(struct scenario *s)
-{
-	int status;
-	struct mc_error err;
-
-	if (s->connection >= 0)
-		close(s->connection);
-	s->connection = -1;
-	kill(s->daemon, SIGTERM);
-	waitpid(s->daemon, &status, 0);
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-		fprintf(stderr, "%s: the daemon ended with status %d\n", s->file, status);
-		s->failed++;
-	}
-	mc_error_init(&err);
-	if (!mc_file_remove_tree(s->state, &err))
-		fprintf(stderr, "%s: %s\n", s->state, err.text);
-}
-
-/* --- talking ----------------------------------------------------------------------------------- */
-
-static bool is_closed(int fd)
-{
-	char byte;
-	struct pollfd ready = {.fd = fd, .events = POLLIN};
-
-	return poll(&ready, 1, 5000) == 1 && recv(fd, &byte, 1, MSG_PEEK) <= 0;
-}
-
-static void open_connection(struct scenario *s)
-{
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)s->port)};
-	char byte;
-
-	if (s->connection >= 0 &&
-	    recv(s->connection, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
-		close(s->connection);
-		s->connection = -1;
-	}
-	if (s->connection >= 0)
-		return;
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	s->connection = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (connect(s->connection, (struct sockaddr *)&address, sizeof address) != 0)
-		die("cannot connect to the daemon");
-}
-
-/* More bytes of the answer; false at its end or after a while without any. */
-static bool receive(struct scenario *s, struct mc_buf *into)
-{
-	char chunk[65536];
-	struct pollfd ready = {.fd = s->connection, .events = POLLIN};
-
-	if (poll(&ready, 1, ANSWER_MS) != 1)
-		return false;
-	ssize_t n = recv(s->connection, chunk, sizeof chunk, 0);
-	if (n <= 0)
-		return false;
-	add(into, chunk, (size_t)n);
-	return true;
-}
-
-/* Value of a header of the answer; NULL when absent. */
-static const char *header(struct scenario *s, const char *name)
-{
-	static char value[4096];
-	size_t length = strlen(name);
-
-	for (const char *line = strstr(mc_buf_text(&s->head), "\r\n"); line != NULL;
-	     line = strstr(line, "\r\n")) {
-		line += 2;
-		if (strncasecmp(line, name, length) != 0 || line[length] != ':')
-			continue;
-		line += length + 1 + strspn(line + length + 1, " ");
-		snprintf(value, sizeof value, "%.*s", (int)strcspn(line, "\r"), line);
-		return value;
-	}
-	return NULL;
-}
-
-/* Chunks of a chunked body, in place. */
-static void unchunk(struct mc_buf *body)
-{
-	size_t from = 0, to = 0;
-
-	while (from < body->length) {
-		char *end;
-		size_t length = strtoul(body->data + from, &end, 16);
-		from = (size_t)(end - body->data) + 2;
-		if (length == 0 || from + length > body->length)
-			break;
-		memmove(body->data + to, body->data + from, length);
-		to += length;
-		from += length + 2;
-	}
-	body->length = to;
-	if (body->data != NULL)
-		body->data[to] = '\0';
-}
-
-static void read_answer(struct scenario *s)
-{
-	const char *end = NULL;
-
-	mc_buf_clear(&s->head);
-	mc_buf_clear(&s->body);
-	s->answered = false;
-	while ((end = s->head.length > 0 ? strstr(s->head.data, "\r\n\r\n") : NULL) == NULL)
-		if (!receive(s, &s->head))
-			return;
-	size_t head = (size_t)(end - s->head.data) + 4;
-	add(&s->body, s->head.data + head, s->head.length - head);
-	s->head.length = head;
-	s->head.data[head] = '\0';
-	s->answered = true;
-	s->status = (unsigned)atoi(s->head.data + 9);
-	const char *length = header(s, "Content-Length"), *coding = header(s, "Transfer-Encoding");
-	bool no_body = s->status == 204 || s->status == 304 ||
-		       strncmp(mc_buf_text(&s->sent), "HEAD ", 5) == 0;
-	if (no_body)
-		return;
-	if (length != NULL) {
-		size_t total = strtoul(length, NULL, 10);
-		while (s->body.length < total && receive(s, &s->body))
-			;
-		if (s->body.length != total)
-			complain(s, "the body has %zu bytes of %zu", s->body.length, total);
-	} else {
-		while ((coding == NULL || s->body.length < 5 ||
-			   memcmp(s->body.data + s->body.length - 5, "0\r\n\r\n", 5) != 0) &&
-		       receive(s, &s->body))
-			;
-		if (coding != NULL)
-			unchunk(&s->body);
-	}
-}
-
-/* --- comparing --------------------------------------------------------------------------------- */
-
-static void show(struct scenario *s, const struct mc_json *json, char *text, size_t size)
+void show(const struct mc_json *json, char *text, size_t size)
 {
 	struct mc_buf buf;
 	struct mc_error err;
 
-	(void)s;
 	mc_error_init(&err);
 	mc_buf_init(&buf, 1 << 24);
 	if (json == NULL || !mc_json_write(json, MC_JSON_COMPACT, &buf, &err))
@@ -360,121 +120,8 @@ static void show(struct scenario *s, const struct mc_json *json, char *text, siz
 	mc_buf_release(&buf);
 }
 
-static bool holds(const struct mc_json *got, const struct mc_json *wanted);
-
-static bool object_holds(const struct mc_json *got, const struct mc_json *wanted)
-{
-	struct mc_json_iter member = mc_json_iter(wanted);
-
-	while (mc_json_next(&member))
-		if (!holds(mc_json_get(got, member.key), member.value))
-			return false;
-	return true;
-}
-
-static bool holds(const struct mc_json *got, const struct mc_json *wanted)
-{
-	enum mc_json_type type = mc_json_type(wanted);
-
-	if (got == NULL)
-		return false;
-	if (type == MC_JSON_STRING) {
-		const char *text = mc_json_string(wanted, NULL);
-		if (strcmp(text, "*") == 0)
-			return !mc_json_is_null(got);
-		if (text[0] == '~')
-			return mc_json_type(got) == MC_JSON_STRING &&
-			       strstr(mc_json_string(got, NULL), text + 1) != NULL;
-	}
-	if (mc_json_type(got) != type)
-		return false;
-	if (type == MC_JSON_OBJECT)
-		return object_holds(got, wanted);
-	if (type != MC_JSON_ARRAY)
-		return mc_json_equal(got, wanted);
-	if (mc_json_size(got) != mc_json_size(wanted))
-		return false;
-	for (size_t i = 0; i < mc_json_size(wanted); i++)
-		if (!holds(mc_json_at(got, i), mc_json_at(wanted, i)))
-			return false;
-	return true;
-}
-
-static void compare_json(struct scenario *s, const char *text)
-{
-	char found[700];
-	struct mc_error err;
-
-	mc_error_init(&err);
-	struct mc_json *wanted = mc_json_parse(text, strlen(text), "expected", &err);
-	if (wanted == NULL) {
-		complain(s, "the expected JSON: %s", err.text);
-		return;
-	}
-	mc_error_init(&err);
-	struct mc_json *got = s->body.length == 0
-				  ? NULL
-				  : mc_json_parse(s->body.data, s->body.length, "answer", &err);
-	show(s, got, found, sizeof found);
-	if (!holds(got, wanted))
-		complain(s, "expected %.300s, the answer is %.600s", text, found);
-	mc_json_free(wanted);
-	mc_json_free(got);
-}
-
-static void compare_header(struct scenario *s, char *line)
-{
-	char *colon = strchr(line, ':');
-
-	if (line[0] == '!') {
-		if (header(s, line + 1) != NULL)
-			complain(s, "the header %s should not be there", line + 1);
-		return;
-	}
-	*colon = '\0';
-	const char *wanted = colon + 1 + strspn(colon + 1, " "), *got = header(s, line);
-	if (got == NULL)
-		complain(s, "the header %s is missing", line);
-	else if (wanted[0] == '~' ? strstr(got, wanted + 1) == NULL
-				  : strcmp(wanted, "*") != 0 && strcmp(wanted, got) != 0)
-		complain(s, "%s is '%s', expected '%s'", line, got, wanted);
-}
-
-static void compare(struct scenario *s)
-{
-	char json[sizeof s->expected] = "";
-
-	for (size_t i = 0; i < s->expected_count; i++) {
-		char *line = s->expected[i];
-		if (strcmp(line, "silent") == 0) {
-			if (s->answered)
-				complain(s, "expected no answer, got %u", s->status);
-		} else if (!s->answered) {
-			complain(s, "there was no answer");
-			return;
-		} else if (isdigit((unsigned char)line[0]) && json[0] == '\0') {
-			if ((unsigned)atoi(line) != s->status)
-				complain(s, "status %u, expected %s; %.600s", s->status, line,
-				    mc_buf_text(&s->body));
-		} else if (strcmp(line, "closed") == 0) {
-			if (!is_closed(s->connection))
-				complain(s, "the connection is still open");
-		} else if (line[0] == '"' && json[0] == '\0') {
-			line[strlen(line) - 1] = '\0';
-			if (strstr(mc_buf_text(&s->body), line + 1) == NULL)
-				complain(s, "'%s' is not in the body: %.600s", line + 1,
-				    mc_buf_text(&s->body));
-		} else if (line[0] == '{' || line[0] == '[' || json[0] != '\0') {
-			strcat(strcat(json, line), "\n");
-		} else {
-			compare_header(s, line);
-		}
-	}
-	if (json[0] != '\0' && s->answered)
-		compare_json(s, json);
-}
-
-/* --- an exchange ------------------------------------------------------------------------------- */
+/* --- an exchange -------------------------------------------------------------------------------
+ */
 
 /* "Content-Length: @" becomes the length of what stands after the empty line. */
 static void fill_length(struct scenario *s)
@@ -489,8 +136,7 @@ static void fill_length(struct scenario *s)
 	mc_buf_init(&filled, s->sent.maximum);
 	size_t before = (size_t)(at - s->sent.data) + 16;
 	add(&filled, s->sent.data, before);
-	snprintf(number, sizeof number, "%zu",
-	    s->sent.length - (size_t)(body - s->sent.data) - 4);
+	snprintf(number, sizeof number, "%zu", s->sent.length - (size_t)(body - s->sent.data) - 4);
 	add(&filled, number, strlen(number));
 	add(&filled, s->sent.data + before + 1, s->sent.length - before - 1);
 	mc_buf_release(&s->sent);
@@ -501,7 +147,7 @@ static void run_exchange(struct scenario *s)
 {
 	if (s->title[0] == '\0' || s->sent.length == 0)
 		return;
-	exchange_failed = false;
+	s->complained = false;
 	fill_length(s);
 	open_connection(s);
 	if (send(s->connection, s->sent.data, s->sent.length, MSG_NOSIGNAL) < 0 && errno != EPIPE &&
@@ -514,13 +160,14 @@ static void run_exchange(struct scenario *s)
 		close(s->connection);
 		s->connection = -1;
 	}
-	s->passed += !exchange_failed;
-	s->failed += exchange_failed;
+	s->passed += !s->complained;
+	s->failed += s->complained;
 	mc_buf_clear(&s->sent);
 	s->expected_count = 0;
 }
 
-/* --- reading a file ---------------------------------------------------------------------------- */
+/* --- reading a file ----------------------------------------------------------------------------
+ */
 
 static void add_escaped(struct mc_buf *buf, const char *text)
 {
@@ -588,19 +235,19 @@ static void capture(struct scenario *s, const char *text)
 	if (at != NULL && mc_json_type(at) == MC_JSON_STRING)
 		snprintf(value, sizeof value, "%s", mc_json_string(at, NULL));
 	else
-		show(s, at, value, sizeof value);
+		show(at, value, sizeof value);
 	set_variable(s, name, value);
 	mc_json_free(root);
 }
 
 static void read_line(struct scenario *s, const char *raw)
 {
-	char line[8192];
+	char line[LINE_SIZE];
 
 	substitute(s, raw, line, sizeof line);
 	if (strncmp(line, "== ", 3) == 0) {
 		run_exchange(s);
-		snprintf(s->title, sizeof s->title, "%s", line + 3);
+		snprintf(s->title, sizeof s->title, "%.150s", line + 3);
 	} else if (line[0] == '>') {
 		if (s->expected_count > 0)
 			run_exchange(s);
@@ -633,7 +280,7 @@ static void write_token(FILE *tokens, const char *line)
 /* Options from the "daemon:" and "tokens:" lines at the top. */
 static size_t read_options(FILE *file, char **options, char *token_path)
 {
-	char line[8192];
+	char line[LINE_SIZE];
 	size_t count = 0;
 	FILE *tokens = NULL;
 
@@ -663,12 +310,12 @@ static size_t read_options(FILE *file, char **options, char *token_path)
 	return count;
 }
 
-static void run_file(const char *path, const char *moecald, const char *moecal, unsigned *passed,
-    unsigned *failed)
+static void run_file(
+    const char *path, const char *moecald, const char *moecal, unsigned *passed, unsigned *failed)
 {
 	static struct scenario s;
 	char *options[MAX_OPTIONS + 1], token_path[] = "/tmp/moecal-tokens-XXXXXX";
-	char line[8192];
+	char line[LINE_SIZE];
 	FILE *file = fopen(path, "re");
 
 	if (file == NULL)

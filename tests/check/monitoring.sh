@@ -1,6 +1,9 @@
 #!/bin/sh
 # monitoring.sh - alert rules and dashboard: they parse, they do what they say, their metrics exist
+#
+# usage: monitoring.sh MOECALD MOECAL    a real scrape is checked too
 set -u
+moecald=$(realpath "${1:?usage: monitoring.sh MOECALD MOECAL}") moecal=$(realpath "${2:?usage: monitoring.sh MOECALD MOECAL}")
 cd "$(dirname "$0")/../.." || exit 2
 rules=systemd/prometheus-rules.yml
 tests=systemd/prometheus-rules.test.yml
@@ -17,7 +20,8 @@ for tool in promtool:prometheus jq:jq; do
 	}
 done
 work=$(mktemp -d /tmp/moecald-monitoring-XXXXXX)
-trap 'rm -rf "$work"' EXIT
+daemon=
+trap '[ -z "$daemon" ] || kill "$daemon"; rm -rf "$work"' EXIT
 quiet() {
 	what=$1
 	shift
@@ -55,5 +59,30 @@ done
 for metric in $(sed -n 's/^\tX([A-Z_]*, "\([a-z_]*\)".*/\1/p' daemon/metrics.h); do
 	grep -q "$metric" "$dashboard" || fail "$dashboard does not show $metric"
 done
+
+# A scrape of a service that has done something: every kind of series is there, and promtool likes it.
+"$moecald" --listen 127.0.0.1:0 --state "$work/state" --allow tests/data --program "$moecal" >"$work/out" 2>"$work/log" &
+daemon=$!
+for _ in $(seq 100); do
+	grep -q listening "$work/out" && break
+	sleep 0.1
+done
+url=$(sed -n 's/^listening on //p' "$work/out" | head -1)
+[ -n "$url" ] || fail "moecald does not start: $(tail -1 "$work/log")"
+post() {
+	curl -sSf -X POST "$url$1" -H "Content-Type: $2" --data-binary "$3" >"$work/answer" || fail "$1 is refused"
+}
+post /v1/models application/json '{"path": "qwen3moe-2m", "id": "tiny"}'
+post '/v1/datasets?id=text' text/plain "$(seq -s ' ' 1 500)"
+post /v1/jobs application/json '{"model": "tiny", "dataset": "text", "recipe": "FP8"}'
+curl -sSf "$url/v1/jobs/$(jq -r .id "$work/answer")?wait=60" | jq -r .state | grep -qx succeeded || fail "the job did not succeed"
+curl -sS "$url/v1/jobs/absent" >/dev/null
+curl -sSf "$url/metrics" >"$work/metrics" || fail "/metrics is refused"
+quiet "promtool check metrics complains" promtool check metrics <"$work/metrics"
+[ ! -s "$work/said" ] || { cat "$work/said" >&2; fail "promtool check metrics has something to say"; }
+for metric in $(cat "$work/known"); do
+	grep -qE "^$metric(_bucket)?[{ ]" "$work/metrics" || fail "$metric is in daemon/metrics.h and not in a scrape"
+done
+grep -q '^moecald_jobs_finished_total{state="succeeded",reason=""} 1$' "$work/metrics" || fail "the finished job was not counted"
 [ "$failures" -eq 0 ] && echo "monitoring: fine"
 [ "$failures" -eq 0 ]

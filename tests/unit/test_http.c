@@ -357,8 +357,7 @@ static void long_requests_are_refused(void **state)
 	client_send(&world->client, text);
 	client_read(&world->client, &world->reply);
 	assert_true(world->reply.status == 414 || world->reply.status == 0);
-	text[at + 5000] = '\0';
-	strcat(text, " HTTP/1.1\r\n" H "\r\n");
+	snprintf(text + at + 5000, 100, " HTTP/1.1\r\n" H "\r\n");
 	assert_int_equal(ask_anew(world, text), 400);
 	/* many headers, then one too many */
 	for (int count = 63; count <= 64; count++) {
