@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "ids.h"
+#include "job_state.h"
 
 #include "moecal/buf.h"
 #include "moecal/json.h"
@@ -37,13 +38,6 @@ void store_wait(struct store *store, uint64_t generation, int64_t until);
 void store_wake_all(struct store *store);
 
 /* --- jobs -------------------------------------------------------------------------------------- */
-
-enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_CANCELING, JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELED, JOB_STATES };
-const char *job_state_name(enum job_state state);
-bool job_state_parse(const char *name, enum job_state *ret) MC_CHECKED;
-bool job_state_is_final(enum job_state state);
-/* The one table of allowed moves. */
-bool job_move_is_allowed(enum job_state from, enum job_state to);
 
 struct job_row {
 	int64_t seq;

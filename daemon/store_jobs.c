@@ -11,55 +11,8 @@
 
 #define JOBS_ROUTE "POST /v1/jobs"
 
-/* --- states ------------------------------------------------------------------------------------
- */
-
-static const char *const state_names[JOB_STATES] = {[JOB_QUEUED] = "queued",
-    [JOB_RUNNING] = "running",
-    [JOB_CANCELING] = "canceling",
-    [JOB_SUCCEEDED] = "succeeded",
-    [JOB_FAILED] = "failed",
-    [JOB_CANCELED] = "canceled"};
-
-/* allowed[from] is a set of states. Finished ones never change. */
-#define MAY(state) (1u << (state))
-static const unsigned allowed[JOB_STATES] = {
-    [JOB_QUEUED] = MAY(JOB_RUNNING) | MAY(JOB_CANCELED) | MAY(JOB_FAILED),
-    [JOB_RUNNING] = MAY(JOB_QUEUED) | MAY(JOB_CANCELING) | MAY(JOB_SUCCEEDED) | MAY(JOB_FAILED),
-    [JOB_CANCELING] = MAY(JOB_CANCELED) | MAY(JOB_SUCCEEDED) | MAY(JOB_FAILED)};
-
-const char *job_state_name(enum job_state state)
-{
-	return state_names[state];
-}
-
-bool job_state_parse(const char *name, enum job_state *ret)
-{
-	for (size_t i = 0; i < JOB_STATES; i++)
-		if (strcmp(state_names[i], name) == 0) {
-			*ret = (enum job_state)i;
-			return true;
-		}
-	return false;
-}
-
-bool job_state_is_final(enum job_state state)
-{
-	return allowed[state] == 0;
-}
-
-bool job_move_is_allowed(enum job_state from, enum job_state to)
-{
-	return (allowed[from] & MAY(to)) != 0;
-}
-
 /* --- rows --------------------------------------------------------------------------------------
  */
-
-#define JOB_COLUMNS                                                                                \
-	"seq, id, state, principal, reason, spec, request, plan, progress, priority, deadline_ms," \
-	" keep_ms, memory_bytes, disk_bytes, attempt, crashes, version, created_ms, started_ms,"   \
-	" finished_ms, expires_ms, not_before_ms"
 
 void job_row_release(struct job_row *row)
 {
@@ -96,7 +49,7 @@ static bool read_row(sqlite3_stmt *s, struct job_row *row, struct mc_error *err)
 }
 
 /* The one row of a statement; NOT_FOUND when there is none. */
-static bool read_one(struct store *store, sqlite3_stmt *s, const char *where, struct job_row *ret,
+bool store_job_read_one(struct store *store, sqlite3_stmt *s, const char *where, struct job_row *ret,
     struct mc_error *err)
 {
 	bool row;
@@ -242,7 +195,7 @@ static bool get_job(struct store *store, const char *id, struct job_row *ret, st
 
 	if (s != NULL)
 		bind_text(s, 1, id);
-	return read_one(store, s, id, ret, err);
+	return store_job_read_one(store, s, id, ret, err);
 }
 
 bool store_job_get(struct store *store, const char *id, struct job_row *ret, struct mc_error *err)
@@ -250,21 +203,6 @@ bool store_job_get(struct store *store, const char *id, struct job_row *ret, str
 	if (!store_lock(store, err))
 		return false;
 	bool ok = get_job(store, id, ret, err);
-	store_unlock(store);
-	return ok;
-}
-
-bool store_job_next(struct store *store, int64_t now, struct job_row *ret, struct mc_error *err)
-{
-	if (!store_lock(store, err))
-		return false;
-	sqlite3_stmt *s = store_statement(store,
-	    "SELECT " JOB_COLUMNS " FROM job WHERE state = 'queued' AND not_before_ms <= ?"
-	    " ORDER BY priority DESC, seq LIMIT 1",
-	    err);
-	if (s != NULL)
-		sqlite3_bind_int64(s, 1, now);
-	bool ok = read_one(store, s, "queue", ret, err);
 	store_unlock(store);
 	return ok;
 }
@@ -404,7 +342,7 @@ static bool update_state(struct store *store, const struct job_row *row,
 	return true;
 }
 
-static bool move_row(struct store *store, const struct job_row *row,
+bool store_job_move_row(struct store *store, const struct job_row *row,
     const struct job_change *change, struct mc_error *err)
 {
 	char *reason = NULL;
@@ -432,7 +370,7 @@ bool store_job_move(struct store *store, const char *id, enum job_state from,
 	bool ok = get_job(store, id, &row, err) &&
 		  (row.state == from || mc_fail(err, MC_CONFLICT, id, "the job is %s, not %s",
 					    job_state_name(row.state), job_state_name(from))) &&
-		  move_row(store, &row, change, err);
+		  store_job_move_row(store, &row, change, err);
 	ok = store_end(store, ok, err);
 	job_row_release(&row);
 	return ok;
@@ -537,117 +475,4 @@ bool store_job_delete(struct store *store, const char *id, struct mc_error *err)
 	if (!store_begin(store, err))
 		return false;
 	return store_end(store, delete_job(store, id, err), err);
-}
-
-bool store_job_expired(struct store *store, int64_t now, char ret_id[ID_SIZE], struct mc_error *err)
-{
-	bool row = false;
-
-	if (!store_lock(store, err))
-		return false;
-	sqlite3_stmt *s = store_statement(store,
-	    "SELECT id FROM job WHERE expires_ms > 0 AND expires_ms <= ? ORDER BY expires_ms LIMIT "
-	    "1",
-	    err);
-	if (s != NULL)
-		sqlite3_bind_int64(s, 1, now);
-	bool ok = s != NULL && store_step(store, s, &row, err);
-	if (ok && row) {
-		snprintf(ret_id, ID_SIZE, "%s", (const char *)sqlite3_column_text(s, 0));
-		ok = store_run(store, s, NULL, err);
-	} else if (ok) {
-		ok = mc_fail(err, MC_NOT_FOUND, "jobs", "none is over its time");
-	}
-	store_unlock(store);
-	return ok;
-}
-
-/* One job that an earlier daemon left in work; false in *ret_more when there is none. */
-static bool recover_one(
-    struct store *store, uint64_t crashes, int64_t now, bool *ret_more, struct mc_error *err)
-{
-	struct job_row row;
-	struct mc_error absent;
-
-	mc_error_init(&absent);
-	sqlite3_stmt *s = store_statement(store,
-	    "SELECT " JOB_COLUMNS " FROM job WHERE state IN ('running', 'canceling') LIMIT 1", err);
-	*ret_more = read_one(store, s, "jobs", &row, &absent);
-	if (!*ret_more)
-		return absent.code == MC_NOT_FOUND ||
-		       mc_fail(err, absent.code, absent.where, "%s", absent.text);
-	struct job_change change = {.now_ms = now, .crash = true, .to = JOB_QUEUED};
-	if (row.state == JOB_CANCELING) {
-		change = (struct job_change){.now_ms = now, .to = JOB_CANCELED};
-	} else if ((uint64_t)row.crashes + 1 >= crashes) {
-		change.to = JOB_FAILED;
-		change.reason_code = "crashed-repeatedly";
-		change.reason_detail = "the service ended while it ran, too often";
-	}
-	bool ok = move_row(store, &row, &change, err);
-	job_row_release(&row);
-	return ok;
-}
-
-bool store_recover(
-    struct store *store, uint64_t crashes, int64_t now, size_t *ret_jobs, struct mc_error *err)
-{
-	bool more = true, ok = true;
-
-	*ret_jobs = 0;
-	if (!store_begin(store, err))
-		return false;
-	while (ok && more) {
-		ok = recover_one(store, crashes, now, &more, err);
-		*ret_jobs += ok && more;
-	}
-	return store_end(store, ok, err);
-}
-
-/* --- numbers -----------------------------------------------------------------------------------
- */
-
-bool store_counts(struct store *store, struct store_counts *ret, struct mc_error *err)
-{
-	bool row = true;
-
-	*ret = (struct store_counts){0};
-	if (!store_lock(store, err))
-		return false;
-	sqlite3_stmt *s = store_statement(
-	    store, "SELECT state, count(*), min(created_ms) FROM job GROUP BY state", err);
-	bool ok = s != NULL;
-	while (ok && (ok = store_step(store, s, &row, err)) && row) {
-		enum job_state state;
-		if (!job_state_parse((const char *)sqlite3_column_text(s, 0), &state))
-			continue;
-		ret->jobs[state] = (uint64_t)sqlite3_column_int64(s, 1);
-		if (state == JOB_QUEUED)
-			ret->oldest_queued_ms = sqlite3_column_int64(s, 2);
-	}
-	store_unlock(store);
-	return ok;
-}
-
-bool store_typical_seconds(struct store *store, double *ret, struct mc_error *err)
-{
-	double seconds[20];
-	size_t count = 0;
-	bool row = true;
-
-	*ret = 0;
-	if (!store_lock(store, err))
-		return false;
-	sqlite3_stmt *s = store_statement(store,
-	    "SELECT seconds FROM (SELECT (finished_ms - started_ms) / 1000.0 AS seconds FROM job"
-	    " WHERE state IN ('succeeded', 'failed') AND started_ms > 0 ORDER BY seq DESC LIMIT 20)"
-	    " ORDER BY seconds",
-	    err);
-	bool ok = s != NULL;
-	while (ok && (ok = store_step(store, s, &row, err)) && row)
-		seconds[count++] = sqlite3_column_double(s, 0);
-	if (ok && count > 0)
-		*ret = seconds[count / 2];
-	store_unlock(store);
-	return ok;
 }

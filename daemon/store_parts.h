@@ -51,7 +51,22 @@ bool bind_json(sqlite3_stmt *statement, int at, const struct mc_json *json, stru
 /* A copy of a text column; *ret NULL for NULL. */
 bool column_copy(sqlite3_stmt *statement, int at, char **ret, struct mc_error *err) MC_CHECKED;
 
-/* Within a transaction. */
+/* --- jobs (store_jobs.c) ------------------------------------------------------------------------ */
+
+/* What store_job_read_one reads. */
+#define JOB_COLUMNS                                                                                \
+	"seq, id, state, principal, reason, spec, request, plan, progress, priority, deadline_ms," \
+	" keep_ms, memory_bytes, disk_bytes, attempt, crashes, version, created_ms, started_ms,"   \
+	" finished_ms, expires_ms, not_before_ms"
+/* The one row of a statement (NULL: false); NOT_FOUND when there is none. */
+bool store_job_read_one(struct store *store, sqlite3_stmt *s, const char *where, struct job_row *ret,
+    struct mc_error *err) MC_CHECKED;
+/* A move with its event and what goes with it; within a transaction. */
+bool store_job_move_row(struct store *store, const struct job_row *row, const struct job_change *change,
+    struct mc_error *err) MC_CHECKED;
+
+/* --- within a transaction ----------------------------------------------------------------------- */
+
 bool store_idempotency_look(struct store *store, const struct idempotency *idempotency,
     enum store_added *ret, char ret_id[ID_SIZE], struct mc_error *err) MC_CHECKED;
 bool store_idempotency_keep(struct store *store, const struct idempotency *idempotency, const char *id,
