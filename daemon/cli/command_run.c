@@ -72,13 +72,13 @@ static void describe_coverage(struct display *d, const struct mc_progress *p)
 static void say_json(struct display *d, const struct mc_progress *p)
 {
 	struct mc_error err;
-	struct mc_json *event = mc_json_new_object();
 
 	if (d->phase != NULL && strcmp(d->phase, p->phase) == 0 && p->seconds < d->said_at + 1)
 		return;
 	d->phase = p->phase;
 	d->said_at = p->seconds;
 	mc_error_init(&err);
+	struct mc_json *event = mc_json_new_object();
 	bool ok = mc_json_set(event, "event", mc_json_new_string("progress"), &err) &&
 		  mc_json_set(event, "phase", mc_json_new_string(p->phase), &err) &&
 		  mc_json_set(

@@ -1,6 +1,7 @@
 /*
  * main.c - moecal: the table of commands
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -150,12 +151,14 @@ void command_help(const struct command *command)
 int usage_error(const char *command, const char *fmt, ...)
 {
 	va_list args;
+	char text[512];
 
-	fprintf(stderr, "moecal: ");
 	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
+	int length = vsnprintf(text, sizeof text, fmt, args);
 	va_end(args);
-	fprintf(stderr, "\ntry: moecal %s%s--help\n", command, command[0] != '\0' ? " " : "");
+	/* an argument may be of any length: what else there is to say stays in sight */
+	fprintf(stderr, "moecal: %s%s\n", text, length >= (int)sizeof text ? "..." : "");
+	fprintf(stderr, "try: moecal %s%s--help\n", command, command[0] != '\0' ? " " : "");
 	return EXIT_USAGE;
 }
 
@@ -176,11 +179,20 @@ static void help(void)
 	       "saved, 130 interrupted.\n");
 }
 
-int main(int argc, char **argv)
+static int unknown_command(const char *word)
 {
 	const char *names[COMMANDS];
 
-	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < COMMANDS; i++)
+		names[i] = commands[i].name;
+	const char *near = mc_nearest(word, names, COMMANDS);
+	return near != NULL
+		   ? usage_error("", "there is no command '%s'; did you mean '%s'?", word, near)
+		   : usage_error("", "there is no command '%s'", word);
+}
+
+static int run(int argc, char **argv)
+{
 	if (argc < 2) {
 		help();
 		return EXIT_USAGE;
@@ -188,6 +200,8 @@ int main(int argc, char **argv)
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
 	    strcmp(argv[1], "help") == 0) {
 		const struct command *about = argc > 2 ? command_find(argv[2]) : NULL;
+		if (argc > 2 && about == NULL)
+			return unknown_command(argv[2]);
 		if (about != NULL)
 			command_help(about);
 		else
@@ -197,18 +211,27 @@ int main(int argc, char **argv)
 	if (strcmp(argv[1], "--version") == 0)
 		return command_version(1, argv);
 	const struct command *command = command_find(argv[1]);
-	if (command != NULL) {
-		for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++)
-			if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-				command_help(command);
-				return EXIT_DONE;
-			}
-		return command->run(argc - 1, argv + 1);
-	}
-	for (size_t i = 0; i < COMMANDS; i++)
-		names[i] = commands[i].name;
-	const char *near = mc_nearest(argv[1], names, COMMANDS);
-	return near != NULL
-		   ? usage_error("", "there is no command '%s'; did you mean '%s'?", argv[1], near)
-		   : usage_error("", "there is no command '%s'", argv[1]);
+	if (command == NULL)
+		return unknown_command(argv[1]);
+	for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+			command_help(command);
+			return EXIT_DONE;
+		}
+	return command->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+	signal(SIGPIPE, SIG_IGN);
+	int code = run(argc, argv);
+
+	/* Data that did not arrive is no success; who closed a pipe has read enough. */
+	errno = 0;
+	bool written = fflush(stdout) == 0 && !ferror(stdout);
+	if (written || errno == EPIPE)
+		return code;
+	fprintf(stderr, "moecal: standard output cannot be written%s%s\n", errno != 0 ? ": " : "",
+	    errno != 0 ? strerror(errno) : "");
+	return code == EXIT_DONE ? EXIT_JOB_FAILED : code;
 }

@@ -88,15 +88,21 @@ static int unknown_option(const struct option_row *table, const char *command, c
 int options_read(const struct option_row *table, int argc, char **argv, const char **operands,
     size_t most, size_t *ret_count)
 {
+	bool options = true; /* until "--" */
+
 	*ret_count = 0;
 	for (int i = 1; i < argc; i++) {
-		bool taken;
-		int code = option_take(table, argc, argv, &i, &taken);
+		bool taken = false;
+		int code = options ? option_take(table, argc, argv, &i, &taken) : EXIT_DONE;
 		if (code != EXIT_DONE)
 			return code;
 		if (taken)
 			continue;
-		if (argv[i][0] == '-')
+		if (options && strcmp(argv[i], "--") == 0) {
+			options = false;
+			continue;
+		}
+		if (options && argv[i][0] == '-')
 			return unknown_option(table, argv[0], argv[i]);
 		if (*ret_count == most)
 			return usage_error(argv[0], "unexpected '%s'", argv[i]);

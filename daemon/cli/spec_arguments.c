@@ -120,17 +120,17 @@ static bool set_option(struct mc_json *spec, const char *key, const char *text,
 static int unknown_option(
     const char *command, const char *option, const struct option_row *own)
 {
-	const char *names[MAX_KEYS];
+	const char *names[MAX_KEYS], *word = option + (option[1] == '-' ? 2 : 1);
 	size_t count = 0;
 
 	for (; count < MAX_KEYS && mc_spec_key(count) != NULL; count++)
 		names[count] = mc_spec_key(count);
 	for (; own != NULL && own->name != NULL && count < MAX_KEYS; own++)
 		names[count++] = own->name + (own->name[1] == '-' ? 2 : 1);
-	const char *near = mc_nearest(option, names, count);
-	return near != NULL ? usage_error(command, "there is no option --%s; did you mean --%s?",
+	const char *near = mc_nearest(word, names, count);
+	return near != NULL ? usage_error(command, "there is no option %s; did you mean --%s?",
 				  option, near)
-			    : usage_error(command, "there is no option --%s", option);
+			    : usage_error(command, "there is no option %s", option);
 }
 
 /* One argument, or an option and its value; *i is left at the last one used. */
@@ -168,7 +168,7 @@ static int read_argument(struct spec_arguments *a, const struct option_row *own,
 	bool confines = own == NULL && confinement_is_option(name);
 	const char *key = strncmp(name, "--", 2) == 0 ? find_key(name + 2) : NULL;
 	if (!output && !confines && key == NULL)
-		return unknown_option(argv[0], name + (name[1] == '-' ? 2 : 1), own);
+		return unknown_option(argv[0], name, own);
 	if (value != NULL)
 		value++;
 	else if (*i + 1 < argc)

@@ -50,7 +50,7 @@ static bool holds(const struct mc_json *got, const struct mc_json *wanted)
 
 static void compare_json(struct scenario *s, const char *text)
 {
-	char found[700];
+	char found[4096];
 	struct mc_error err;
 
 	mc_error_init(&err);
@@ -65,7 +65,7 @@ static void compare_json(struct scenario *s, const char *text)
 				  : mc_json_parse(s->body.data, s->body.length, "answer", &err);
 	show(got, found, sizeof found);
 	if (!holds(got, wanted))
-		complain(s, "expected %.300s, the answer is %.600s", text, found);
+		complain(s, "expected %.300s, the answer is %.3000s", text, found);
 	mc_json_free(wanted);
 	mc_json_free(got);
 }
