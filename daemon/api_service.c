@@ -151,7 +151,6 @@ static void gather(struct service *service)
 	metrics_set(metrics, METRIC_MEMORY_GRANTED, (double)granted);
 	metrics_set(metrics, METRIC_MEMORY_BUDGET, (double)budget);
 	metrics_set(metrics, METRIC_RUNNING, running);
-	metrics_set(metrics, METRIC_CONNECTIONS, http_connections(service->server));
 	metrics_set(metrics, METRIC_WATCHERS, atomic_load(&service->watchers));
 	metrics_set(metrics, METRIC_HEARTBEAT, (double)runner_idle_ms(service->runner) / 1000);
 }

@@ -162,6 +162,7 @@ static void stop(struct service *service)
 		store_wake_all(service->store);
 	if (service->server != NULL)
 		http_stop(service->server, DRAIN_SECONDS);
+	runner_free(service->runner);
 	store_close(service->store);
 	log_say(LOG_LEVEL_INFO, NULL, NULL, "stopped");
 }

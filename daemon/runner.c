@@ -349,6 +349,12 @@ void runner_stop(struct runner *runner, unsigned seconds)
 	atomic_store(&runner->stopping, true);
 	runner_wake(runner);
 	pthread_join(runner->thread, NULL);
+}
+
+void runner_free(struct runner *runner)
+{
+	if (runner == NULL)
+		return;
 	close(runner->wake);
 	free(runner);
 }

@@ -35,6 +35,14 @@ void command_help(const struct command *command);
 /* A usage error to stderr; returns EXIT_USAGE. */
 int usage_error(const char *command, const char *fmt, ...) MC_PRINTF(2, 3);
 
+/* Text of others: control characters become '?', so that it cannot drive a terminal. */
+void print_plain(FILE *out, const char *text);
+/* The same to stdout, padded to `width` characters. */
+void print_cell(const char *text, int width);
+int text_width(const char *text); /* in characters */
+/* The longest text that `key` has in a list of objects, at least `least`. */
+int column_width(const struct mc_json *list, const char *key, int least);
+
 /* --- failing ---------------------------------------------------------------------------------- */
 
 /* "moecal: where: text" to stderr, or a problem object to stdout with json; returns the exit code
@@ -151,13 +159,14 @@ struct progress_display {
 	char coverage[96];   /* of the layer done last */
 	char phase_said[16]; /* lines: what was told last */
 	size_t layers_said;
+	int64_t drawn_ms; /* bytes: when they were told last */
 };
 void progress_show(struct progress_display *display, const struct mc_progress *progress);
 /* Removes the bar, so that a line can be printed. */
 void progress_clear(const struct progress_display *display);
 /* "NAME 34% 1.2 GB of 3.4 GB" on the line of the bar. */
 void progress_bytes(
-    const struct progress_display *display, const char *name, uint64_t done, uint64_t total);
+    struct progress_display *display, const char *name, uint64_t done, uint64_t total);
 
 /* --- commands ------------------------------------------------------------------------------------
  */

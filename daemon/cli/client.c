@@ -17,12 +17,15 @@
 #define CONNECT_SECONDS 10
 #define MAX_ANSWER ((size_t)256 << 20)
 #define MAX_TOKEN 4096
+#define MAX_BASE 2048   /* an address is this and a path */
+#define MAX_SOCKET 107  /* what the kernel takes */
 
 struct client {
 	CURL *curl;
 	char *shown;         /* as the user named it */
 	char *base;          /* what a path is added to */
 	char *authorization; /* a whole header, or NULL */
+	const char *token_from;
 	const char *socket;  /* borrowed from the options or the environment, or NULL */
 	bool is_local;       /* this machine: no proxy */
 	int64_t timeout_s;
@@ -71,7 +74,9 @@ static bool read_parts(struct client *client, CURLU *parts, const char *from, st
 			length--;
 		client->is_local = is_loopback(host);
 		client->base = mc_format(err, "%.*s", (int)length, whole);
-		ok = client->base != NULL;
+		ok = client->base != NULL &&
+		     (length <= MAX_BASE ||
+			 mc_fail(err, MC_INVALID, from, "has more than %d characters", MAX_BASE));
 	}
 	curl_free(scheme);
 	curl_free(host);
@@ -79,10 +84,28 @@ static bool read_parts(struct client *client, CURLU *parts, const char *from, st
 	return ok;
 }
 
+static bool read_socket(struct client *client, const char *from, struct mc_error *err)
+{
+	client->socket = client->shown + 5;
+	client->is_local = true;
+	client->base = mc_strdup("http://localhost", err);
+	if (client->base == NULL)
+		return false;
+	if (client->socket[0] == '\0')
+		return mc_fail(err, MC_INVALID, from, "unix:PATH needs the path of a socket");
+	return strlen(client->socket) <= MAX_SOCKET ||
+	       mc_fail(err, MC_INVALID, from, "the path of a socket has at most %d characters",
+		   MAX_SOCKET);
+}
+
 static bool read_address(struct client *client, const char *url, struct mc_error *err)
 {
 	const char *from = "--url";
 
+	/* "--url $SERVICE" without a SERVICE must not reach another one */
+	if (url != NULL && url[0] == '\0')
+		return mc_fail(err, MC_INVALID, from,
+		    "is empty: http://HOST:PORT, https://HOST or unix:PATH is needed");
 	if (url == NULL) {
 		url = getenv("MOECAL_URL");
 		from = "MOECAL_URL";
@@ -92,14 +115,8 @@ static bool read_address(struct client *client, const char *url, struct mc_error
 	client->shown = mc_strdup(url, err);
 	if (client->shown == NULL)
 		return false;
-	if (strncmp(url, "unix:", 5) == 0) {
-		client->socket = client->shown + 5;
-		client->is_local = true;
-		client->base = mc_strdup("http://localhost", err);
-		return client->base != NULL &&
-		       (client->socket[0] != '\0' ||
-			   mc_fail(err, MC_INVALID, from, "unix:PATH needs the path of a socket"));
-	}
+	if (strncmp(url, "unix:", 5) == 0)
+		return read_socket(client, from, err);
 	CURLU *parts = curl_url();
 	bool ok = parts != NULL ? read_parts(client, parts, from, err)
 				: mc_fail(err, MC_NO_MEMORY, from, "there is no memory for it");
@@ -110,8 +127,8 @@ static bool read_address(struct client *client, const char *url, struct mc_error
 /* --- token -------------------------------------------------------------------------------------- */
 
 /* One word of visible characters: anything else would end the header. */
-static bool take_token(struct client *client, const char *text, size_t length, const char *from,
-    struct mc_error *err)
+static bool take_token(struct client *client, const char *text, size_t length,
+    const char *variable, const char *from, struct mc_error *err)
 {
 	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r' ||
 				 text[length - 1] == ' '))
@@ -122,6 +139,7 @@ static bool take_token(struct client *client, const char *text, size_t length, c
 	if (length == 0 || length > MAX_TOKEN)
 		return mc_fail(err, MC_INVALID, from, length == 0 ? "holds no token"
 								  : "is too long for a token");
+	client->token_from = variable;
 	client->authorization =
 	    mc_format(err, "Authorization: Bearer %.*s", (int)length, text);
 	return client->authorization != NULL;
@@ -131,18 +149,21 @@ static bool read_token(struct client *client, struct mc_error *err)
 {
 	const char *token = getenv("MOECAL_TOKEN"), *path = getenv("MOECAL_TOKEN_FILE");
 	struct mc_buf text;
+	struct mc_error cause;
 	int fd = -1;
 
 	if (token != NULL && token[0] != '\0')
-		return take_token(client, token, strlen(token), "MOECAL_TOKEN", err);
+		return take_token(client, token, strlen(token), "MOECAL_TOKEN", "MOECAL_TOKEN", err);
 	if (path == NULL || path[0] == '\0')
 		return true;
+	mc_error_init(&cause);
 	mc_buf_init(&text, MAX_TOKEN + 2);
-	bool ok = mc_root_open(NULL, path, &fd, err) && mc_file_read_all(fd, path, &text, err) &&
-		  take_token(client, mc_buf_text(&text), text.length, path, err);
+	bool ok = mc_root_open(NULL, path, &fd, &cause) &&
+		  mc_file_read_all(fd, path, &text, &cause) &&
+		  take_token(client, mc_buf_text(&text), text.length, "MOECAL_TOKEN_FILE", path, &cause);
 	mc_close(fd);
 	mc_buf_release(&text);
-	return ok;
+	return ok || mc_fail(err, cause.code, "MOECAL_TOKEN_FILE", "%s: %s", path, cause.text);
 }
 
 /* --- life --------------------------------------------------------------------------------------- */
@@ -182,6 +203,11 @@ const char *client_url(const struct client *client)
 	return client->shown;
 }
 
+const char *client_token_from(const struct client *client)
+{
+	return client->token_from;
+}
+
 void client_answer_release(struct client_answer *answer)
 {
 	mc_json_free(answer->json);
@@ -203,7 +229,7 @@ struct transfer {
 	const struct client_request *request;
 	struct mc_buf send, body;
 	struct curl_slist *headers;
-	char url[4096 + 512], reason[CURL_ERROR_SIZE];
+	char url[MAX_BASE + 4096], reason[CURL_ERROR_SIZE];
 	curl_off_t moved;
 	int64_t moved_at, silence_s;
 	bool was_silent;
@@ -400,15 +426,33 @@ static enum client_outcome read_answer(struct transfer *t, struct client_answer 
 		    mc_json_parse(t->body.data, t->body.length, t->client->shown, &err);
 	if (!fine)
 		return CLIENT_REFUSED;
-	if (answer->status == 204 || t->request->sink != NULL || answer->json != NULL)
+	/* what went into a sink is of the type that was asked for, if one was */
+	const char *type = t->request->accept;
+	bool any = type == NULL || strcmp(type, "*/*") == 0;
+	if (answer->status == 204 || answer->json != NULL ||
+	    (t->request->sink != NULL && (any || has_type(curl, type))))
 		return CLIENT_DONE;
-	return unreachable(t, answer, "something answers there, but not as moecald does");
+	return unreachable(t, answer, CLIENT_NOT_MOECALD);
+}
+
+/* What curl says, but for connections: it tells neither of sockets nor what to do. */
+static void explain_transfer(struct transfer *t, CURLcode code, char *text, size_t size)
+{
+	const char *what = t->reason[0] != '\0' ? t->reason : curl_easy_strerror(code);
+	long number = 0;
+
+	curl_easy_getinfo(t->client->curl, CURLINFO_OS_ERRNO, &number);
+	if (code == CURLE_COULDNT_CONNECT && number != 0)
+		what = strerror((int)number);
+	bool nobody = code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST;
+	snprintf(text, size, "the service cannot be reached: %s%s", what,
+	    nobody ? " (is moecald running there? --url or MOECAL_URL names another address)" : "");
 }
 
 static enum client_outcome explain(
     struct transfer *t, CURLcode code, struct client_answer *answer)
 {
-	char text[CURL_ERROR_SIZE + 96];
+	char text[CURL_ERROR_SIZE + 128];
 
 	if (session_signal() != 0)
 		return CLIENT_STOPPED;
@@ -417,12 +461,12 @@ static enum client_outcome explain(
 		return CLIENT_FAILED;
 	}
 	if (t->was_silent) {
-		snprintf(text, sizeof text, "the service said nothing for %lld seconds",
+		snprintf(text, sizeof text,
+		    "the service said nothing for %lld seconds (--timeout waits longer)",
 		    (long long)t->silence_s);
 		return unreachable(t, answer, text);
 	}
-	snprintf(text, sizeof text, "the service cannot be reached: %s",
-	    t->reason[0] != '\0' ? t->reason : curl_easy_strerror(code));
+	explain_transfer(t, code, text, sizeof text);
 	return unreachable(t, answer, text);
 }
 

@@ -47,6 +47,8 @@ struct client *client_open(const struct client_options *options, struct mc_error
 void client_close(struct client *client); /* NULL is fine */
 /* As the user named it; borrowed. */
 const char *client_url(const struct client *client);
+/* The variable that the token came by; NULL: there is none. */
+const char *client_token_from(const struct client *client);
 
 /* --- one request ------------------------------------------------------------------------------ */
 
@@ -106,6 +108,9 @@ bool client_is_busy(const struct client_answer *answer);
  * code that goes with it. */
 int client_report(
     const struct client *client, const struct client_answer *answer, bool json);
+/* A success that is not what was asked for: told of as of a service that cannot be reached. */
+#define CLIENT_NOT_MOECALD "something answers there, but not as moecald does"
+int client_wrong_answer(const struct client *client, bool json);
 /* client_call; not done is reported, the answer released, and its exit code returned. Done: EXIT_DONE
  * and an answer with JSON, unless the status is 204. */
 int client_do(struct client *client, const struct client_request *request, bool json,
@@ -118,6 +123,11 @@ bool query_add(struct mc_buf *path, const char *name, const char *value, struct 
 int client_list(struct client *client, const char *path, const char *name, int64_t limit, bool json,
     struct mc_json **ret);
 
+/* "ID: deleted", or the same as a document. */
+void client_print_removed(const char *id, bool json);
+/* Behind a list that was cut by its limit. */
+void client_tell_more(const struct mc_json *document);
+
 /* Waits; false when a signal came. */
 bool client_pause(int64_t seconds);
 int64_t client_clock_s(void); /* monotonic */
@@ -128,10 +138,6 @@ int client_read_id(const struct option_row *table, int argc, char **argv, const 
     const char **ret_id);
 /* 32 random hex digits. */
 bool client_make_key(char ret_key[CLIENT_KEY_SIZE], struct mc_error *err) MC_CHECKED;
-/* Text of the service to stderr: control characters become '?', so that it cannot drive a terminal. */
-void client_print_text(const char *text);
-/* The same for a table on stdout, padded to `width`. */
-void client_print_cell(const char *text, int width);
 
 /* --- shared between commands -------------------------------------------------------------------- */
 
@@ -140,9 +146,10 @@ void client_print_cell(const char *text, int width);
 /*
  * Follows a job to its end and tells of it; json: each event is a line on stdout. After the
  * connection broke it is made again, until the service was not heard of for retry_for_s seconds.
- * Returns an exit code; messages are printed.
+ * known: the service was heard of before; otherwise one that cannot be reached at first is not waited
+ * for. Returns an exit code; messages are printed.
  */
-int watch_job(struct client *client, const char *id, bool json, int64_t retry_for_s);
+int watch_job(struct client *client, const char *id, bool json, int64_t retry_for_s, bool known);
 
 /* A file of data to the service, as a dataset. id, text_column, key may be NULL. *ret: the dataset,
  * owned. Returns an exit code; messages are printed. */

@@ -16,25 +16,35 @@
 #define MOST_WAIT_S 600
 #define PAGE 200
 
-/* --- text of others ----------------------------------------------------------------------------- */
+/* --- what a service says of itself --------------------------------------------------------------- */
 
-static void print_plain(FILE *out, const char *text)
+/* Kinds of problems whose detail says all that there is to say. */
+static bool is_told_by_detail(const char *type)
 {
-	for (; *text != '\0'; text++)
-		putc((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text, out);
+	static const char *const names[] = {"not-found", "state-conflict", "not-finished",
+	    "name-taken", "unsupported", "input-invalid", "idempotency-key-reused"};
+	static const char prefix[] = "urn:moecal:problem:";
+
+	if (strncmp(type, prefix, sizeof prefix - 1) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strcmp(type + sizeof prefix - 1, names[i]) == 0)
+			return true;
+	return false;
 }
 
-void client_print_text(const char *text)
+/* "TITLE: DETAIL" of a problem document to stderr; `otherwise` when it is none. */
+static void print_cause(const struct mc_json *problem, const char *otherwise)
 {
-	print_plain(stderr, text);
-}
+	const char *title = member_text(problem, "title"), *detail = member_text(problem, "detail");
 
-void client_print_cell(const char *text, int width)
-{
-	int length = (int)strnlen(text, 4096);
-
-	print_plain(stdout, text);
-	printf("%*s", length < width ? width - length : 0, "");
+	if (title[0] == '\0')
+		title = otherwise;
+	if (detail[0] == '\0' || !is_told_by_detail(member_text(problem, "type"))) {
+		print_plain(stderr, title);
+		print_plain(stderr, detail[0] != '\0' ? ": " : "");
+	}
+	print_plain(stderr, detail);
 }
 
 /* --- patience ----------------------------------------------------------------------------------- */
@@ -63,10 +73,8 @@ enum client_outcome client_call(
 			return answer->outcome;
 		int64_t wait = answer->retry_after_s > 0 ? answer->retry_after_s : 1 << try;
 		wait = wait < MOST_WAIT_S ? wait : MOST_WAIT_S;
-		const char *detail = member_text(answer->json, "detail");
-		fprintf(stderr, "moecal: the service is busy");
-		client_print_text(detail[0] != '\0' ? ": " : "");
-		client_print_text(detail);
+		fprintf(stderr, "moecal: ");
+		print_cause(answer->json, "The service is busy");
 		fprintf(stderr, " (trying again in %lld s)\n", (long long)wait);
 		client_answer_release(answer);
 		if (!client_pause(wait)) {
@@ -92,19 +100,34 @@ static void print_problem(const struct mc_json *problem)
 {
 	const struct mc_json *errors = mc_json_get(problem, "errors");
 
-	client_print_text(member_text(problem, "title"));
-	client_print_text(": ");
-	client_print_text(member_text(problem, "detail"));
-	putc('\n', stderr);
+	/* the detail only counts the errors that follow */
+	if (mc_json_size(errors) > 0)
+		print_plain(stderr, member_text(problem, "title"));
+	else
+		print_cause(problem, "");
+	fprintf(stderr, "%s\n", mc_json_size(errors) > 0 ? ":" : "");
 	for (size_t i = 0; i < mc_json_size(errors); i++) {
 		const struct mc_json *one = mc_json_at(errors, i);
 		const char *pointer = member_text(one, "pointer");
 		fprintf(stderr, "  ");
-		client_print_text(pointer[0] != '\0' ? pointer : "/");
-		client_print_text(": ");
-		client_print_text(member_text(one, "detail"));
+		print_plain(stderr, pointer[0] != '\0' ? pointer : "/");
+		print_plain(stderr, ": ");
+		print_plain(stderr, member_text(one, "detail"));
 		putc('\n', stderr);
 	}
+}
+
+/* The service speaks of headers; who types commands has variables. */
+static void print_token_needed(const struct client *client)
+{
+	const char *from = client_token_from(client);
+
+	print_plain(stderr, client_url(client));
+	if (from != NULL)
+		fprintf(stderr, ": the service does not know the token of %s\n", from);
+	else
+		fprintf(stderr, ": a token is needed: put it into MOECAL_TOKEN, or the name of its "
+				"file into MOECAL_TOKEN_FILE\n");
 }
 
 static int report_refusal(
@@ -122,10 +145,10 @@ static int report_refusal(
 	if (json)
 		print_json_line(answer->json);
 	fprintf(stderr, "moecal: ");
-	print_problem(answer->json);
 	if (answer->status == 401)
-		fprintf(stderr, "  (the token is that of MOECAL_TOKEN or of the file "
-				"MOECAL_TOKEN_FILE)\n");
+		print_token_needed(client);
+	else
+		print_problem(answer->json);
 	return code;
 }
 
@@ -142,11 +165,17 @@ int client_report(const struct client *client, const struct client_answer *answe
 	case CLIENT_REFUSED:
 		return report_refusal(client, answer, json);
 	case CLIENT_FAILED:
-		return report_error(&answer->err, json, true);
+		return report_error(&answer->err, json, answer->err.code != MC_INVALID);
 	case CLIENT_DONE:
 		break;
 	}
 	return EXIT_DONE;
+}
+
+int client_wrong_answer(const struct client *client, bool json)
+{
+	report_failure("unreachable", client_url(client), CLIENT_NOT_MOECALD, EXIT_UNREACHABLE, json);
+	return EXIT_UNREACHABLE;
 }
 
 int client_do(struct client *client, const struct client_request *request, bool json,
@@ -157,6 +186,34 @@ int client_do(struct client *client, const struct client_request *request, bool 
 	int code = client_report(client, answer, json);
 	client_answer_release(answer);
 	return code;
+}
+
+/* --- what several commands print ---------------------------------------------------------------- */
+
+void client_print_removed(const char *id, bool json)
+{
+	struct mc_json *document;
+	struct mc_error err;
+
+	if (!json) {
+		printf("%s: deleted\n", id);
+		return;
+	}
+	mc_error_init(&err);
+	document = mc_json_new_object();
+	if (!mc_json_set(document, "id", mc_json_new_string(id), &err) ||
+	    !mc_json_set(document, "deleted", mc_json_new_bool(true), &err) ||
+	    !print_json(document, &err))
+		(void)report_error(&err, false, true);
+	mc_json_free(document);
+}
+
+void client_tell_more(const struct mc_json *document)
+{
+	if (member_text(document, "next_cursor")[0] == '\0')
+		return;
+	fflush(stdout); /* on a terminal this comes behind the table */
+	fprintf(stderr, "moecal: more follow; --limit 0 shows all\n");
 }
 
 /* --- addresses ---------------------------------------------------------------------------------- */

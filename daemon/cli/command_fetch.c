@@ -60,6 +60,21 @@ static bool path_is_safe(const char *path)
 	return true;
 }
 
+/* What a service says of a file, as far as anything is done with it. */
+static bool check_listed(
+    const struct mc_json *listed, const char *path, const char *sha256, struct mc_error *err)
+{
+	const struct mc_json *bytes = mc_json_get(listed, "bytes");
+
+	if (!path_is_safe(path))
+		return mc_fail(err, MC_CORRUPT, "service", "it lists a file '%.200s'", path);
+	if (strlen(sha256) != MC_SHA256_HEX - 1 ||
+	    strspn(sha256, "0123456789abcdef") != MC_SHA256_HEX - 1)
+		return mc_fail(err, MC_CORRUPT, path, "the service lists no digest of it");
+	return (mc_json_type(bytes) == MC_JSON_INTEGER && mc_json_integer(bytes) >= 0) ||
+	       mc_fail(err, MC_CORRUPT, path, "the service lists no size of it");
+}
+
 static bool make_parent(const char *name, struct mc_error *err)
 {
 	const char *slash = strrchr(name, '/');
@@ -184,9 +199,11 @@ static int bring(struct incoming *in)
 			answer.outcome = CLIENT_UNREACHABLE;
 			(void)mc_fail(&answer.err, MC_IO, in->path, "the service sends nothing of it");
 		}
-		if (answer.outcome == CLIENT_UNREACHABLE && tries < MOST_TRIES && client_pause(tries)) {
+		if (answer.outcome == CLIENT_UNREACHABLE && tries < MOST_TRIES) {
 			client_answer_release(&answer);
-			continue;
+			if (client_pause(tries))
+				continue;
+			answer.outcome = CLIENT_STOPPED;
 		}
 		progress_clear(&in->fetch->display);
 		int code = client_report(in->fetch->client, &answer, in->fetch->json);
@@ -266,8 +283,7 @@ static int fetch_one(struct fetch *fetch, const struct mc_json *listed)
 	int code = EXIT_DONE;
 
 	mc_error_init(&err);
-	bool ok = path_is_safe(in.path) ||
-		  mc_fail(&err, MC_CORRUPT, "service", "it lists a file '%.200s'", in.path);
+	bool ok = check_listed(listed, in.path, in.sha256, &err);
 	if (ok) {
 		in.name = mc_format(&err, "%s/%s", fetch->folder, in.path);
 		in.part = mc_format(&err, "%s/%s.part", fetch->folder, in.path);
@@ -347,18 +363,18 @@ static int fetch_job(struct fetch *fetch, const char *prefix)
 	mc_buf_release(&path);
 	const struct mc_json *list = mc_json_get(document, "artifacts");
 	if (code == EXIT_DONE && mc_json_size(list) == 0) {
+		code = prefix != NULL ? EXIT_USAGE : EXIT_JOB_FAILED;
 		report_failure("not-found", fetch->id,
 		    prefix != NULL ? "the job has no file with this prefix"
 				   : "the job left no files",
-		    EXIT_JOB_FAILED, fetch->json);
-		code = EXIT_JOB_FAILED;
-	}
-	if (code == EXIT_DONE)
+		    code, fetch->json);
+	} else if (code == EXIT_DONE) {
 		code = fetch_listed(fetch, list);
-	if (code == EXIT_DONE)
-		code = print_fetched(fetch);
-	else if (fetch->files > 0)
-		fprintf(stderr, "moecal: the same command goes on from there\n");
+		if (code == EXIT_DONE)
+			code = print_fetched(fetch);
+		else if (code != EXIT_USAGE)
+			fprintf(stderr, "moecal: the same command goes on from there\n");
+	}
 	mc_json_free(document);
 	mc_json_free(fetch->fetched);
 	return code;

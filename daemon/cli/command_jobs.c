@@ -23,10 +23,24 @@ static const char *recipe_name(const struct mc_json *recipe)
 	return scheme[0] != '\0' ? scheme : key;
 }
 
+static int model_width(const struct mc_json *jobs)
+{
+	int width = 5;
+
+	for (size_t i = 0; i < mc_json_size(jobs); i++) {
+		const struct mc_json *spec = mc_json_get(mc_json_at(jobs, i), "spec");
+		int own = text_width(member_text(spec, "model"));
+		width = own > width ? own : width;
+	}
+	return width;
+}
+
 static void print_jobs(const struct mc_json *jobs)
 {
-	printf("%-31s %-10s %-9s %-20s %-14s %s\n", "job", "state", "layers", "model", "recipe",
-	    "created");
+	int id = column_width(jobs, "id", 30), model = model_width(jobs);
+
+	printf("%-*s %-10s %-9s %-*s %-14s %s\n", id, "job", "state", "layers", model, "model",
+	    "recipe", "created");
 	for (size_t i = 0; i < mc_json_size(jobs); i++) {
 		const struct mc_json *job = mc_json_at(jobs, i), *spec = mc_json_get(job, "spec"),
 				     *progress = mc_json_get(job, "progress");
@@ -35,14 +49,13 @@ static void print_jobs(const struct mc_json *jobs)
 			snprintf(layers, sizeof layers, "%lld/%lld",
 			    (long long)member_integer(progress, "layers_done"),
 			    (long long)member_integer(progress, "layers_total"));
-		client_print_cell(member_text(job, "id"), 32);
-		client_print_cell(member_text(job, "state"), 11);
-		client_print_cell(layers, 10);
-		client_print_cell(member_text(spec, "model"), 20);
+		print_cell(member_text(job, "id"), id + 1);
+		print_cell(member_text(job, "state"), 11);
+		print_cell(layers, 10);
+		print_cell(member_text(spec, "model"), model + 1);
+		print_cell(recipe_name(mc_json_get(spec, "recipe")), 14);
 		putchar(' ');
-		client_print_cell(recipe_name(mc_json_get(spec, "recipe")), 14);
-		putchar(' ');
-		client_print_cell(member_text(job, "created_at"), 0);
+		print_cell(member_text(job, "created_at"), 0);
 		putchar('\n');
 	}
 }
@@ -67,8 +80,7 @@ static int list_jobs(struct client *client, const char *state, const char *model
 		code = report_error(&err, false, true);
 	if (!json) {
 		print_jobs(mc_json_get(document, "jobs"));
-		if (member_text(document, "next_cursor")[0] != '\0')
-			fprintf(stderr, "more follow (--limit 0 shows all)\n");
+		client_tell_more(document);
 	}
 	mc_json_free(document);
 	return code;
@@ -102,7 +114,7 @@ int command_list(int argc, char **argv)
 static void print_row(const char *name, const char *text)
 {
 	printf("%-10s ", name);
-	client_print_cell(text, 0);
+	print_cell(text, 0);
 	putchar('\n');
 }
 
@@ -118,30 +130,30 @@ static void print_datasets(const struct mc_json *dataset)
 		return;
 	printf("%-10s ", "dataset");
 	if (mc_json_type(dataset) == MC_JSON_STRING)
-		client_print_cell(mc_json_string(dataset, NULL), 0);
+		print_cell(mc_json_string(dataset, NULL), 0);
 	for (size_t i = 0; mc_json_type(dataset) == MC_JSON_ARRAY && i < mc_json_size(dataset);
 	     i++) {
 		const struct mc_json *one = mc_json_at(dataset, i);
 		printf("%s", i > 0 ? ", " : "");
-		client_print_cell(mc_json_type(one) == MC_JSON_STRING ? mc_json_string(one, NULL)
+		print_cell(mc_json_type(one) == MC_JSON_STRING ? mc_json_string(one, NULL)
 								      : member_text(one, "path"),
 		    0);
 	}
 	putchar('\n');
 }
 
-static void print_progress(const struct mc_json *progress)
+static void print_progress(const struct mc_json *progress, bool runs)
 {
 	char spent[32], left[32];
 
 	if (mc_json_type(progress) != MC_JSON_OBJECT)
 		return;
 	printf("%-10s ", "progress");
-	client_print_cell(member_text(progress, "phase"), 0);
+	print_cell(member_text(progress, "phase"), 0);
 	printf(", layer %lld of %lld, %s", (long long)member_integer(progress, "layers_done"),
 	    (long long)member_integer(progress, "layers_total"),
 	    seconds_text(member_number(progress, "seconds"), spent));
-	if (!mc_json_is_null(mc_json_get(progress, "seconds_left")))
+	if (runs && !mc_json_is_null(mc_json_get(progress, "seconds_left")))
 		printf(", left %s", seconds_text(member_number(progress, "seconds_left"), left));
 	printf(", %lld experts starved by routing alone\n",
 	    (long long)member_integer(progress, "starved"));
@@ -161,6 +173,14 @@ static void print_plan(const struct mc_json *plan)
 	    seconds_text(member_number(plan, "seconds"), d));
 }
 
+static void print_attempts(const struct mc_json *job)
+{
+	printf("%-10s %lld", "attempts", (long long)member_integer(job, "attempt"));
+	if (member_integer(job, "crashes") > 0)
+		printf(", %lld of them crashed", (long long)member_integer(job, "crashes"));
+	putchar('\n');
+}
+
 static void print_job(const struct mc_json *job)
 {
 	const struct mc_json *spec = mc_json_get(job, "spec"), *reason = mc_json_get(job, "reason");
@@ -169,18 +189,17 @@ static void print_job(const struct mc_json *job)
 	print_row("state", member_text(job, "state"));
 	if (mc_json_type(reason) == MC_JSON_OBJECT) {
 		printf("%-10s ", "reason");
-		client_print_cell(member_text(reason, "code"), 0);
+		print_cell(member_text(reason, "code"), 0);
 		printf(": ");
-		client_print_cell(member_text(reason, "detail"), 0);
+		print_cell(member_text(reason, "detail"), 0);
 		putchar('\n');
 	}
 	print_row("model", member_text(spec, "model"));
 	print_datasets(mc_json_get(spec, "dataset"));
 	print_row("recipe", recipe_name(mc_json_get(spec, "recipe")));
 	print_plan(mc_json_get(job, "plan"));
-	print_progress(mc_json_get(job, "progress"));
-	printf("%-10s %lld, %lld of them crashed\n", "attempts",
-	    (long long)member_integer(job, "attempt"), (long long)member_integer(job, "crashes"));
+	print_progress(mc_json_get(job, "progress"), strcmp(member_text(job, "state"), "running") == 0);
+	print_attempts(job);
 	print_time(job, "created", "created_at");
 	print_time(job, "started", "started_at");
 	print_time(job, "finished", "finished_at");
@@ -202,15 +221,17 @@ static int call(struct client *client, enum job_call what, const char *id, bool 
 	if (code != EXIT_DONE)
 		return code;
 	mc_error_init(&err);
-	if (what == JOB_REMOVE && !json)
-		printf("%s: deleted\n", id);
-	else if (what != JOB_REMOVE && json && !print_json(answer.json, &err))
+	if (what == JOB_REMOVE)
+		client_print_removed(id, json);
+	else if (strcmp(member_text(answer.json, "id"), id) != 0)
+		code = client_wrong_answer(client, json);
+	else if (json && !print_json(answer.json, &err))
 		code = report_error(&err, false, true);
 	else if (what == JOB_GET && !json)
 		print_job(answer.json);
 	else if (what == JOB_CANCEL && !json) {
 		printf("%s: ", id);
-		client_print_cell(member_text(answer.json, "state"), 0);
+		print_cell(member_text(answer.json, "state"), 0);
 		putchar('\n');
 	}
 	client_answer_release(&answer);
@@ -267,7 +288,7 @@ int command_watch(int argc, char **argv)
 	struct client *client = client_open(&o, &err);
 	if (client == NULL)
 		return report_error(&err, o.json, false);
-	code = watch_job(client, id, o.json, retry_for_s);
+	code = watch_job(client, id, o.json, retry_for_s, false);
 	client_close(client);
 	return code;
 }

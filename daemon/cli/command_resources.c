@@ -26,18 +26,19 @@ static void print_models(const struct mc_json *list)
 {
 	char a[32], b[32];
 
-	printf("%-28s %-12s %6s %8s %10s %10s %-5s\n", "model", "type", "layers", "experts",
+	int id = column_width(list, "id", 20), type = column_width(list, "model_type", 10);
+
+	printf("%-*s %-*s %6s %8s %10s %10s %s\n", id, "model", type, "type", "layers", "experts",
 	    "parameters", "size", "dtype");
 	for (size_t i = 0; i < mc_json_size(list); i++) {
 		const struct mc_json *m = mc_json_at(list, i);
-		client_print_cell(member_text(m, "id"), 28);
-		putchar(' ');
-		client_print_cell(member_text(m, "model_type"), 12);
+		print_cell(member_text(m, "id"), id + 1);
+		print_cell(member_text(m, "model_type"), type);
 		printf(" %6lld %8lld %10s %10s ", (long long)member_integer(m, "layers"),
 		    (long long)member_integer(m, "experts"),
 		    count_text(member_number(m, "parameters"), a),
 		    bytes_text((uint64_t)member_integer(m, "bytes"), b));
-		client_print_cell(member_text(m, "dtype"), 0);
+		print_cell(member_text(m, "dtype"), 0);
 		printf("%s\n", member_bool(m, "changed") ? "  its files were changed" : "");
 	}
 }
@@ -45,7 +46,7 @@ static void print_models(const struct mc_json *list)
 static void print_row(const char *name, const char *text)
 {
 	printf("%-12s ", name);
-	client_print_cell(text, 0);
+	print_cell(text, 0);
 	putchar('\n');
 }
 
@@ -62,7 +63,7 @@ static void print_model(const struct mc_json *m)
 	    (long long)member_integer(m, "experts_per_token"));
 	printf("%-12s %s parameters, %s, ", "size", count_text(member_number(m, "parameters"), a),
 	    bytes_text((uint64_t)member_integer(m, "bytes"), b));
-	client_print_cell(member_text(m, "dtype"), 0);
+	print_cell(member_text(m, "dtype"), 0);
 	putchar('\n');
 	print_row("digest", member_text(m, "digest"));
 	print_row("created", member_text(m, "created_at"));
@@ -82,15 +83,16 @@ static void print_datasets(const struct mc_json *list)
 {
 	char text[32];
 
-	printf("%-32s %-12s %9s %10s  %s\n", "dataset", "kind", "samples", "size", "path");
+	int id = column_width(list, "id", 20);
+
+	printf("%-*s %-12s %9s %10s  %s\n", id, "dataset", "kind", "samples", "size", "path");
 	for (size_t i = 0; i < mc_json_size(list); i++) {
 		const struct mc_json *d = mc_json_at(list, i);
-		client_print_cell(member_text(d, "id"), 32);
-		putchar(' ');
-		client_print_cell(member_text(d, "kind"), 12);
+		print_cell(member_text(d, "id"), id + 1);
+		print_cell(member_text(d, "kind"), 12);
 		printf(" %9lld %10s  ", (long long)member_integer(d, "samples"),
 		    bytes_text((uint64_t)member_integer(d, "bytes"), text));
-		client_print_cell(place(d), 0);
+		print_cell(place(d), 0);
 		printf("%s\n", member_bool(d, "changed") ? "  the file was changed" : "");
 	}
 }
@@ -101,9 +103,10 @@ static void print_dataset(const struct mc_json *d)
 
 	print_row("dataset", member_text(d, "id"));
 	print_row("path", place(d));
-	printf("%-12s %lld samples, %s, ", "data", (long long)member_integer(d, "samples"),
+	printf("%-12s %lld sample%s, %s, ", "data", (long long)member_integer(d, "samples"),
+	    member_integer(d, "samples") == 1 ? "" : "s",
 	    bytes_text((uint64_t)member_integer(d, "bytes"), text));
-	client_print_cell(member_text(d, "kind"), 0);
+	print_cell(member_text(d, "kind"), 0);
 	putchar('\n');
 	if (member_text(d, "text_column")[0] != '\0')
 		print_row("text column", member_text(d, "text_column"));
@@ -115,12 +118,14 @@ static void print_dataset(const struct mc_json *d)
 
 /* --- actions ------------------------------------------------------------------------------------ */
 
-static int print_answer(
-    const struct resource *r, const struct arguments *a, const struct mc_json *document)
+static int print_answer(const struct client *client, const struct resource *r,
+    const struct arguments *a, const struct mc_json *document)
 {
 	struct mc_error err;
 
 	mc_error_init(&err);
+	if (member_text(document, "id")[0] == '\0')
+		return client_wrong_answer(client, a->options.json);
 	if (!a->options.json)
 		r->print_one(document);
 	else if (!print_json(document, &err))
@@ -143,8 +148,7 @@ static int list(struct client *client, const struct resource *r, const struct ar
 		code = report_error(&err, false, true);
 	if (!a->options.json) {
 		r->print_list(mc_json_get(document, r->name));
-		if (member_text(document, "next_cursor")[0] != '\0')
-			fprintf(stderr, "more follow (--limit 0 shows all)\n");
+		client_tell_more(document);
 	}
 	mc_json_free(document);
 	return code;
@@ -172,7 +176,7 @@ static int add(struct client *client, const struct resource *r, const struct arg
 	int code = ok ? client_do(client, &request, a->options.json, &answer)
 		      : report_error(&err, a->options.json, false);
 	if (code == EXIT_DONE) {
-		code = print_answer(r, a, answer.json);
+		code = print_answer(client, r, a, answer.json);
 		client_answer_release(&answer);
 	}
 	mc_json_free(body);
@@ -192,7 +196,7 @@ static int upload(struct client *client, const struct resource *r, const struct 
 	what.key = key;
 	int code = upload_dataset(client, &what, a->options.json, &dataset);
 	if (code == EXIT_DONE)
-		code = print_answer(r, a, dataset);
+		code = print_answer(client, r, a, dataset);
 	mc_json_free(dataset);
 	return code;
 }
@@ -208,10 +212,10 @@ static int get_or_remove(struct client *client, const struct resource *r,
 	int code = client_do(client, &request, a->options.json, &answer);
 	if (code != EXIT_DONE)
 		return code;
-	if (!remove)
-		code = print_answer(r, a, answer.json);
-	else if (!a->options.json)
-		printf("%s: deleted\n", a->operand[1]);
+	if (remove)
+		client_print_removed(a->operand[1], a->options.json);
+	else
+		code = print_answer(client, r, a, answer.json);
 	client_answer_release(&answer);
 	return code;
 }
@@ -249,7 +253,7 @@ static int read_arguments(struct arguments *a, const struct resource *r, int arg
 		    r->has_upload ? "upload, " : "");
 	if (*ret_action == ACTION_LIST && a->operands == 2)
 		return usage_error(argv[0], "unexpected '%s'", a->operand[1]);
-	if (*ret_action != ACTION_LIST && a->operands < 2)
+	if (*ret_action != ACTION_LIST && (a->operands < 2 || a->operand[1][0] == '\0'))
 		return usage_error(argv[0], "%s needs %s of a %s", a->operand[0],
 		    makes ? "the path" : "the id", r->thing);
 	if (!makes && (a->id != NULL || a->text_column != NULL))

@@ -17,6 +17,7 @@ struct submission {
 	bool wait;
 	const char *key;
 	struct option_texts uploads;
+	size_t uploaded; /* of them, by now */
 	const char *text_column;
 	int64_t priority, deadline_s, keep_s, retry_for_s; /* INT64_MIN: not given */
 };
@@ -113,8 +114,10 @@ static int upload_all(struct client *client, struct submission *s, const char *k
 		    .key = own_key};
 		code = upload_dataset(client, &upload, s->options.json, &dataset);
 		if (code == EXIT_DONE) {
-			fprintf(stderr, "moecal: %s is dataset %s\n", upload.path,
-			    member_text(dataset, "id"));
+			s->uploaded++;
+			fprintf(stderr, "moecal: %s is dataset ", upload.path);
+			print_plain(stderr, member_text(dataset, "id"));
+			putc('\n', stderr);
 			if (!add_dataset(s->spec.spec, member_text(dataset, "id"), &err))
 				code = report_error(&err, s->options.json, false);
 		}
@@ -147,7 +150,7 @@ static void print_submitted(const struct client_answer *answer, bool json, bool 
 	else if (json)
 		(void)(print_json(answer->json, &err) || report_error(&err, false, true));
 	else {
-		client_print_cell(member_text(answer->json, "id"), 0);
+		print_cell(member_text(answer->json, "id"), 0);
 		putchar('\n');
 	}
 	fflush(stdout);
@@ -165,19 +168,37 @@ static int send_job(struct client *client, struct submission *s, const char *key
 	struct client_answer answer;
 	int code = client_do(client, &request, s->options.json, &answer);
 
-	*ret_made = code == EXIT_DONE;
-	if (!*ret_made)
+	if (code != EXIT_DONE)
 		return code;
+	if (!client_id_is_valid(member_text(answer.json, "id"))) {
+		client_answer_release(&answer);
+		return client_wrong_answer(client, s->options.json);
+	}
+	*ret_made = true;
 	print_submitted(&answer, s->options.json, s->wait);
 	if (s->wait) {
 		char id[CLIENT_KEY_SIZE];
 		snprintf(id, sizeof id, "%s", member_text(answer.json, "id"));
-		code = client_id_is_valid(id)
-			   ? watch_job(client, id, s->options.json, s->retry_for_s)
-			   : EXIT_UNREACHABLE;
+		code = watch_job(client, id, s->options.json, s->retry_for_s, true);
 	}
 	client_answer_release(&answer);
 	return code;
+}
+
+/* What can be done after a command that did not end as it should. */
+static void tell_next(const struct submission *s, const char *key, bool made_job, int code)
+{
+	if (!made_job && is_open(code))
+		fprintf(stderr,
+		    "moecal: with --key %s the same command can be repeated safely: it makes at "
+		    "most one job\n",
+		    key);
+	else if (made_job && is_stopped(code))
+		fprintf(stderr, "moecal: the same command with --key %s waits for it again\n", key);
+	else if (!made_job && code == EXIT_USAGE && s->uploaded > 0)
+		fprintf(stderr,
+		    "moecal: what was uploaded stays: --dataset ID uses it, moecal datasets rm ID "
+		    "deletes it\n");
 }
 
 static int submit(struct client *client, struct submission *s)
@@ -200,13 +221,7 @@ static int submit(struct client *client, struct submission *s)
 	int code = upload_all(client, s, key);
 	if (code == EXIT_DONE)
 		code = send_job(client, s, key, &made_job);
-	if (!made_job && is_open(code))
-		fprintf(stderr,
-		    "moecal: with --key %s the same command can be repeated safely: it makes at "
-		    "most one job\n",
-		    key);
-	else if (made_job && is_stopped(code))
-		fprintf(stderr, "moecal: the same command with --key %s waits for it again\n", key);
+	tell_next(s, key, made_job, code);
 	return code;
 }
 

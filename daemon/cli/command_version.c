@@ -31,7 +31,7 @@ static void print_versions(const struct mc_json *versions, const char *before)
 		if (mc_json_type(member.value) != MC_JSON_STRING)
 			continue;
 		printf("%s%-10s ", before, member.key);
-		client_print_cell(mc_json_string(member.value, NULL), 0);
+		print_cell(mc_json_string(member.value, NULL), 0);
 		putchar('\n');
 	}
 }

@@ -81,7 +81,46 @@ bool print_json(const struct mc_json *value, struct mc_error *err)
 	return ok;
 }
 
-/* --- documents that others wrote --------------------------------------------------------------- */
+/* --- text and documents that others wrote --------------------------------------------------------------- */
+
+void print_plain(FILE *out, const char *text)
+{
+	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
+		/* U+0080 to U+009F are control characters too */
+		bool high = p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f;
+		p += high;
+		putc(high || *p < ' ' || *p == 0x7f ? '?' : *p, out);
+	}
+}
+
+int text_width(const char *text)
+{
+	int width = 0;
+
+	/* bytes that go on with a character are 10xxxxxx */
+	for (; *text != '\0' && width < 4096; text++)
+		width += (*text & 0xc0) != 0x80;
+	return width;
+}
+
+void print_cell(const char *text, int width)
+{
+	int length = text_width(text);
+
+	print_plain(stdout, text);
+	printf("%*s", length < width ? width - length : 0, "");
+}
+
+int column_width(const struct mc_json *list, const char *key, int least)
+{
+	int width = least;
+
+	for (size_t i = 0; i < mc_json_size(list); i++) {
+		int own = text_width(member_text(mc_json_at(list, i), key));
+		width = own > width ? own : width;
+	}
+	return width;
+}
 
 static const struct mc_json *member_of_type(
     const struct mc_json *object, const char *key, enum mc_json_type type)
@@ -170,7 +209,11 @@ void report_failure(
 			print_json_line(event);
 		mc_json_free(event);
 	}
-	fprintf(stderr, "moecal: %s%s%s\n", where, where[0] != '\0' ? ": " : "", text);
+	fprintf(stderr, "moecal: ");
+	print_plain(stderr, where);
+	fprintf(stderr, "%s", where[0] != '\0' ? ": " : "");
+	print_plain(stderr, text);
+	putc('\n', stderr);
 }
 
 int report_error(const struct mc_error *err, bool json, bool begun)
@@ -276,14 +319,18 @@ void print_verdict(const struct mc_json *verdict)
 	for (size_t i = 0; i < mc_json_size(checks); i++) {
 		const struct mc_json *check = mc_json_at(checks, i),
 				     *examples = mc_json_get(check, "examples");
-		printf("  %-26s %-6s %9lld checked", member_text(check, "name"),
-		    member_bool(check, "passed") ? "passed" : "FAILED",
+		printf("  ");
+		print_cell(member_text(check, "name"), 26);
+		printf(" %-6s %9lld checked", member_bool(check, "passed") ? "passed" : "FAILED",
 		    (long long)member_integer(check, "counted"));
 		if (member_integer(check, "failed") > 0)
 			printf(", %lld failed", (long long)member_integer(check, "failed"));
 		printf("\n");
 		for (size_t j = 0; j < mc_json_size(examples); j++)
-			if (mc_json_type(mc_json_at(examples, j)) == MC_JSON_STRING)
-				printf("      %s\n", mc_json_string(mc_json_at(examples, j), NULL));
+			if (mc_json_type(mc_json_at(examples, j)) == MC_JSON_STRING) {
+				printf("      ");
+				print_plain(stdout, mc_json_string(mc_json_at(examples, j), NULL));
+				putchar('\n');
+			}
 	}
 }

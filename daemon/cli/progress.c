@@ -3,9 +3,12 @@
  */
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
+
+#define REDRAW_MS 100
 
 static unsigned terminal_width(void)
 {
@@ -30,17 +33,22 @@ static double share_done(const struct mc_progress *p)
 
 static void draw_bar(const struct progress_display *d, const struct mc_progress *p)
 {
-	char bar[25], spent[32], left[32] = "", line[320];
+	char bar[25], spent[32], left[32] = "", before[48], behind[240], line[320];
 	double done = share_done(p);
 
-	memset(bar, '.', sizeof bar - 1);
-	memset(bar, '#', (size_t)(done * (sizeof bar - 1)));
-	bar[sizeof bar - 1] = '\0';
 	if (p->seconds_left >= 0)
 		seconds_text(p->seconds_left, left);
-	snprintf(line, sizeof line, "%s %3.0f%% [%s] layer %zu/%zu  %s%s%s  %s", p->phase,
-	    100 * done, bar, p->layers_done, p->layers_total, seconds_text(p->seconds, spent),
-	    left[0] != '\0' ? ", left " : "", left, d->coverage);
+	snprintf(before, sizeof before, "%s %3.0f%% [", p->phase, 100 * done);
+	snprintf(behind, sizeof behind, "] %zu/%zu  %s%s%s  %s", p->layers_done, p->layers_total,
+	    seconds_text(p->seconds, spent), left[0] != '\0' ? ", left " : "", left, d->coverage);
+	/* words are worth more than a long bar */
+	size_t taken = strlen(before) + strlen(behind) + 1, width = terminal_width();
+	size_t room = width > taken + 4 ? width - taken : 4;
+	size_t cells = room < sizeof bar - 1 ? room : sizeof bar - 1;
+	memset(bar, '.', cells);
+	memset(bar, '#', (size_t)(done * (double)cells));
+	bar[cells] = '\0';
+	snprintf(line, sizeof line, "%s%s%s", before, bar, behind);
 	draw_line(line);
 }
 
@@ -78,13 +86,25 @@ void progress_clear(const struct progress_display *display)
 		fprintf(stderr, "\r\033[K");
 }
 
+static int64_t clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 void progress_bytes(
-    const struct progress_display *display, const char *name, uint64_t done, uint64_t total)
+    struct progress_display *display, const char *name, uint64_t done, uint64_t total)
 {
 	char a[32], b[32], line[320];
 
 	if (!display->terminal)
 		return;
+	/* they come in small pieces; a terminal is slow */
+	if (done != total && clock_ms() - display->drawn_ms < REDRAW_MS)
+		return;
+	display->drawn_ms = clock_ms();
 	snprintf(line, sizeof line, "%.200s %3.0f%%  %s of %s", name,
 	    total > 0 ? 100.0 * (double)done / (double)total : 100.0, bytes_text(done, a),
 	    bytes_text(total, b));

@@ -28,7 +28,7 @@ static const char *media_type(const char *path)
 }
 
 struct sending {
-	struct progress_display display;
+	struct progress_display *display;
 	const char *name;
 	uint64_t bytes;
 };
@@ -37,13 +37,14 @@ static void show(void *ctx, uint64_t bytes)
 {
 	const struct sending *sending = ctx;
 
-	progress_bytes(&sending->display, sending->name, bytes, sending->bytes);
+	progress_bytes(sending->display, sending->name, bytes, sending->bytes);
 }
 
 static int send_file(struct client *client, const struct upload *upload, int fd, uint64_t bytes,
     const char *type, bool json, struct mc_json **ret)
 {
-	struct sending sending = {.display.terminal = !json && isatty(STDERR_FILENO) == 1,
+	struct progress_display display = {.terminal = !json && isatty(STDERR_FILENO) == 1};
+	struct sending sending = {.display = &display,
 	    .name = upload->path,
 	    .bytes = bytes};
 	struct client_answer answer;
@@ -68,7 +69,7 @@ static int send_file(struct client *client, const struct upload *upload, int fd,
 	    .moved = show,
 	    .ctx = &sending};
 	client_call(client, &request, &answer);
-	progress_clear(&sending.display);
+	progress_clear(&display);
 	int code = client_report(client, &answer, json);
 	*ret = answer.json;
 	if (code != EXIT_DONE) {
@@ -95,9 +96,10 @@ int upload_dataset(
 		    "the service knows what it gets");
 	if (type == NULL || !mc_root_open(NULL, upload->path, &fd, &err))
 		return report_error(&err, json, false);
-	int code = mc_file_size(fd, upload->path, &bytes, &err)
-		       ? send_file(client, upload, fd, bytes, type, json, ret)
-		       : report_error(&err, json, false);
+	bool ok = mc_file_size(fd, upload->path, &bytes, &err) &&
+		  (bytes > 0 || mc_fail(&err, MC_INVALID, upload->path, "is empty"));
+	int code = ok ? send_file(client, upload, fd, bytes, type, json, ret)
+		      : report_error(&err, json, false);
 	mc_close(fd);
 	return code;
 }

@@ -20,9 +20,11 @@ struct watch {
 	struct mc_progress progress;
 	char phase[16];        /* what progress.phase points to */
 	double layers_seconds; /* of the layers told of */
+	double end_seconds;    /* progress.seconds at the end, as last foreseen; negative: not known */
 	int64_t starved;
 	struct event_stream stream;
 	bool any;                  /* an event came over this connection */
+	bool is_lost;              /* it was said that the service is away */
 	int64_t heard_at;          /* when the service was last heard of */
 	char state[16], code[64];  /* newest state; code of its reason */
 	char detail[512];
@@ -47,10 +49,10 @@ static void say(const struct watch *w, const char *text, const char *more)
 {
 	progress_clear(&w->display);
 	fprintf(stderr, "%s: ", w->id);
-	client_print_text(text);
+	print_plain(stderr, text);
 	if (more[0] != '\0') {
 		fprintf(stderr, ": ");
-		client_print_text(more);
+		print_plain(stderr, more);
 	}
 	putc('\n', stderr);
 }
@@ -94,17 +96,25 @@ static void begin_layers(struct watch *w, const struct mc_json *data, bool resum
 	}
 }
 
+static void take_phase(struct watch *w, const char *phase)
+{
+	snprintf(w->phase, sizeof w->phase, "%s", phase);
+	for (char *p = w->phase; *p != '\0'; p++)
+		*p = *p < ' ' || *p > '~' ? '?' : *p;
+}
+
 static void take_progress(struct watch *w, const struct mc_json *data)
 {
 	const struct mc_json *left = mc_json_get(data, "seconds_left");
 
-	snprintf(w->phase, sizeof w->phase, "%s", member_text(data, "phase"));
+	take_phase(w, member_text(data, "phase"));
 	w->progress.layers_done = (size_t)member_integer(data, "layers_done");
 	w->progress.layers_total = (size_t)member_integer(data, "layers_total");
 	w->progress.layer_fraction = member_number(data, "layer_fraction");
 	w->progress.seconds = member_number(data, "seconds");
 	w->progress.seconds_left =
 	    mc_json_is_null(left) ? -1 : member_number(data, "seconds_left");
+	w->end_seconds = mc_json_is_null(left) ? -1 : w->progress.seconds + w->progress.seconds_left;
 	/* lines are a line a layer, and one for each other phase */
 	if (w->display.terminal || strcmp(w->phase, "calibrate") != 0)
 		progress_show(&w->display, &w->progress);
@@ -112,13 +122,17 @@ static void take_progress(struct watch *w, const struct mc_json *data)
 
 static void take_layer(struct watch *w, const struct mc_json *data)
 {
-	snprintf(w->phase, sizeof w->phase, "calibrate");
+	take_phase(w, "calibrate");
 	w->progress.layers_done = (size_t)member_integer(data, "layers_done");
 	w->progress.layers_total = (size_t)member_integer(data, "layers_total");
 	w->progress.layer_fraction = 0;
 	w->layers_seconds += member_number(data, "seconds");
 	if (w->progress.seconds < w->layers_seconds)
 		w->progress.seconds = w->layers_seconds;
+	if (w->end_seconds >= 0)
+		w->progress.seconds_left = w->end_seconds > w->progress.seconds
+					       ? w->end_seconds - w->progress.seconds
+					       : 0;
 	w->starved += (int64_t)mc_json_size(mc_json_get(data, "starved"));
 	if (mc_json_get(data, "experts_max") != NULL)
 		snprintf(w->display.coverage, sizeof w->display.coverage,
@@ -146,12 +160,15 @@ static bool on_event(
     void *ctx, const char *type, const char *text, size_t length, struct mc_error *err)
 {
 	struct watch *w = ctx;
-	struct mc_json *event = mc_json_parse(text, length, "event", err);
-	const struct mc_json *data = mc_json_get(event, "data");
+	struct mc_error cause;
 
+	mc_error_init(&cause);
+	struct mc_json *event = mc_json_parse(text, length, "event", &cause);
+	const struct mc_json *data = mc_json_get(event, "data");
 	if (event == NULL)
-		return false;
+		return mc_fail(err, MC_CORRUPT, "an event of the service", "%s", cause.text);
 	w->any = true;
+	w->is_lost = false;
 	if (strcmp(type, "state") == 0)
 		take_state(w, member_text(data, "state"), mc_json_get(data, "reason"));
 	if (w->json)
@@ -159,7 +176,8 @@ static bool on_event(
 	else
 		tell(w, type, data);
 	mc_json_free(event);
-	return true;
+	/* nobody reads what is told */
+	return !ferror(stdout) || mc_fail(err, MC_IO, "standard output", "cannot be written");
 }
 
 /* --- one connection ----------------------------------------------------------------------------- */
@@ -263,10 +281,23 @@ static int leave(struct watch *w, const struct client_answer *answer)
 	return code;
 }
 
-static int watch(struct watch *w, int64_t retry_for_s)
+/* Once for each time that it is away. */
+static void tell_lost(struct watch *w, const struct client_answer *answer, int64_t retry_for_s)
+{
+	if (answer->outcome != CLIENT_UNREACHABLE || w->any || w->is_lost)
+		return;
+	w->is_lost = true;
+	progress_clear(&w->display);
+	fprintf(stderr, "moecal: ");
+	print_plain(stderr, answer->err.where);
+	fprintf(stderr, ": ");
+	print_plain(stderr, answer->err.text);
+	fprintf(stderr, "; trying again for %lld s\n", (long long)retry_for_s);
+}
+
+static int watch(struct watch *w, int64_t retry_for_s, bool ever)
 {
 	int64_t pause_s = 1;
-	bool ever = false;
 
 	for (;;) {
 		struct client_answer answer;
@@ -295,6 +326,7 @@ static int watch(struct watch *w, int64_t retry_for_s)
 			client_answer_release(&answer);
 			return code;
 		}
+		tell_lost(w, &answer, retry_for_s);
 		client_answer_release(&answer);
 		if (!client_pause(pause_s)) {
 			answer.outcome = CLIENT_STOPPED;
@@ -304,17 +336,18 @@ static int watch(struct watch *w, int64_t retry_for_s)
 	}
 }
 
-int watch_job(struct client *client, const char *id, bool json, int64_t retry_for_s)
+int watch_job(struct client *client, const char *id, bool json, int64_t retry_for_s, bool known)
 {
 	struct watch w = {.client = client, .id = id, .json = json, .heard_at = client_clock_s()};
 
 	w.display.terminal = !json && isatty(STDERR_FILENO) == 1;
 	w.progress.phase = w.phase;
 	w.progress.seconds_left = -1;
+	w.end_seconds = -1;
 	event_stream_init(&w.stream);
 	w.stream.event = on_event;
 	w.stream.ctx = &w;
-	int code = watch(&w, retry_for_s);
+	int code = watch(&w, retry_for_s, known);
 	event_stream_release(&w.stream);
 	return code;
 }

@@ -8,7 +8,7 @@
  */
 
 const REFRESH_MS = 5000; /* the list, the counts, readiness */
-const LONGEST_PAUSE_MS = 30000; /* between two tries of a service that does not answer */
+const LONGEST_PAUSE_MS = 10000; /* between two tries of a service that does not answer */
 const SILENCE_MS = 40000; /* a stream says something every 15 s; without that it is dead */
 const COVERAGE_PAUSE_MS = 1000;
 const JOBS_A_PAGE = 20;
@@ -71,6 +71,7 @@ const count = (value) => (isNumber(value) ? integers.format(value) : "–");
 const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 const figures = (value, digits = 3) => (isNumber(value) ? String(Number(value.toPrecision(digits))) : "–");
 const precise = (value) => (isNumber(value) ? value.toPrecision(3) : "–");
+const shareText = (share) => (share > 0 && share < 0.0005 ? "<0.1 %" : `${share > 0 ? (100 * share).toFixed(1) : 0} %`);
 const percent = (share) => (isNumber(share) ? `${figures(share * 100, share < 0.01 ? 2 : 3)} %` : "–");
 
 function bytes(value) {
@@ -88,7 +89,8 @@ function duration(seconds) {
 	if (!isNumber(seconds)) return "–";
 	if (seconds > 0 && seconds < 1) return `${Math.ceil(seconds * 1000)} ms`;
 	if (seconds < 10) return `${seconds.toFixed(1)} s`;
-	if (seconds < 60) return `${Math.round(seconds)} s`;
+	if (seconds < 59.5) return `${Math.round(seconds)} s`;
+	if (seconds < 599.5) return `${Math.floor(Math.round(seconds) / 60)} min ${Math.round(seconds) % 60} s`;
 	const minutes = Math.round(seconds / 60);
 	if (minutes < 60) return `${minutes} min`;
 	const hours = Math.floor(minutes / 60);
@@ -189,15 +191,31 @@ function sleep(ms, signal) {
 	});
 }
 
+/* Whoever waits for a service that did not answer, and is told when it does again. */
+const hopeful = new Set();
+
+/* As sleep, but ends also when somebody else was answered. */
+async function rest(ms, signal) {
+	const nap = new AbortController();
+	const wake = () => nap.abort();
+	hopeful.add(wake);
+	signal.addEventListener("abort", wake);
+	await sleep(ms, nap.signal);
+	signal.removeEventListener("abort", wake);
+	hopeful.delete(wake);
+}
+
 /* Runs a task now and then: at once when poked, not while nobody looks, seldom while it fails. */
 class Repeat {
 	constructor(task, ms) {
 		Object.assign(this, { task, ms, failures: 0, timer: 0, busy: false, again: false, on: false });
 		this.wake = () => !document.hidden && this.poke();
+		this.hope = () => this.failures > 0 && this.wake();
 	}
 
 	start() {
 		if (!this.on) document.addEventListener("visibilitychange", this.wake);
+		hopeful.add(this.hope);
 		this.on = true;
 		this.poke();
 	}
@@ -205,6 +223,7 @@ class Repeat {
 	stop() {
 		this.on = false;
 		clearTimeout(this.timer);
+		hopeful.delete(this.hope);
 		document.removeEventListener("visibilitychange", this.wake);
 	}
 
@@ -228,7 +247,7 @@ class Repeat {
 
 	/* Without a time of its own it is repeated only when it failed. */
 	plan() {
-		if (this.failures > 0) this.timer = setTimeout(() => this.poke(), Math.min((this.ms ?? 2000) * 2 ** this.failures, LONGEST_PAUSE_MS));
+		if (this.failures > 0) this.timer = setTimeout(() => this.poke(), Math.min(1000 * 2 ** this.failures, LONGEST_PAUSE_MS));
 		else if (this.ms) this.timer = setTimeout(() => this.poke(), this.ms);
 	}
 }
@@ -243,6 +262,8 @@ function setReachable(now) {
 	reachable = now;
 	byId("offline").hidden = now;
 	setText(byId("offline"), now ? "" : "The service does not answer. What you see may be old; this page keeps trying.");
+	if (now) for (const wake of [...hopeful]) wake();
+	else showReadiness(false, "Does not answer");
 }
 
 function lock(wrong) {
@@ -255,6 +276,7 @@ function lock(wrong) {
 	byId("forget").hidden = true;
 	byId("counts").replaceChildren();
 	setText(byId("version"), "");
+	document.title = "moecal";
 	follow(null);
 	byId("token").focus();
 }
@@ -291,9 +313,10 @@ byId("token-form").addEventListener("submit", async (event) => {
 	byId("main").focus();
 });
 
+/* What the token let see goes with it. */
 byId("forget").addEventListener("click", () => {
 	sessionStorage.removeItem(TOKEN_KEY);
-	lock(false);
+	location.reload();
 });
 
 byId("skip").addEventListener("click", (event) => {
@@ -325,9 +348,8 @@ function addressOf(job, states = place.states, model = place.model) {
 
 /* --- the bar on top ---------------------------------------------------------------------------- */
 
-function showReadiness(ready, failed) {
+function showReadiness(ready, text) {
 	const line = byId("readiness");
-	const text = ready ? "Ready" : `Takes no work: ${failed.join(", ") || "not ready"}`;
 	if (line.textContent === text) return;
 	line.className = `readiness ${ready ? "good" : "bad"}`;
 	line.replaceChildren(icon(ready ? "succeeded" : "failed"), text);
@@ -341,8 +363,8 @@ async function refreshReadiness() {
 		setReachable(false);
 		throw new Unreachable(error.message);
 	}
-	const answer = await response.json();
-	showReadiness(answer.ready === true, Array.isArray(answer.failed) ? answer.failed : []);
+	const { ready, failed } = await response.json();
+	showReadiness(ready === true, ready ? "Ready" : `Takes no work: ${(failed ?? []).join(", ") || "not ready"}`);
 }
 
 const service = new Repeat(async () => {
@@ -506,6 +528,15 @@ function showJobs() {
 	setText(byId("page-number"), `Page ${pages.cursors.length}`);
 }
 
+/* What the stream of a job said is in the list at once. */
+function noteProgress(id, progress) {
+	const row = jobs.find((job) => job.id === id);
+	const item = [...byId("job-list").children].find((one) => one.dataset.job === id);
+	if (!row || !item || FINAL.has(row.state)) return;
+	row.progress = progress;
+	fillItem(item, row);
+}
+
 function showFilters() {
 	for (const [state, chip] of STATE_CHIPS) chip.setAttribute("aria-pressed", String(place.states.has(state)));
 	if (document.activeElement !== byId("model")) byId("model").value = place.model;
@@ -566,15 +597,18 @@ function follow(id) {
 /* Blocks of an event stream, as they come: {id, event, data}, and a comment as null. */
 async function* readEvents(body, ms) {
 	const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-	let rest = "";
+	let begun = "";
 	for (;;) {
 		let timer;
-		const silence = new Promise((resolve, reject) => (timer = setTimeout(() => reject(new Error("silence")), ms)));
-		const { value, done } = await Promise.race([reader.read(), silence]).finally(() => clearTimeout(timer));
+		const silence = new Promise((resolve, reject) => (timer = setTimeout(() => reject(new Unreachable("silence")), ms)));
+		const broken = (error) => {
+			throw isAbort(error) ? error : new Unreachable(error.message);
+		};
+		const { value, done } = await Promise.race([reader.read().catch(broken), silence]).finally(() => clearTimeout(timer));
 		if (done) return;
-		rest += value;
-		const blocks = rest.split(/\r?\n\r?\n/);
-		rest = blocks.pop();
+		begun += value;
+		const blocks = begun.split(/\r?\n\r?\n/);
+		begun = blocks.pop();
 		for (const block of blocks) {
 			const fields = { data: [] };
 			for (const line of block.split(/\r?\n/)) {
@@ -602,7 +636,9 @@ class Watch {
 		this.events = [];
 		this.warnings = new Set();
 		this.abort = new AbortController();
-		this.known = { job: new Known(), coverage: new Known() };
+		this.known = { job: new Known(), coverage: new Known(), queue: new Known() };
+		this.ahead = null; /* of a waiting job: {count, more} */
+		this.queue = new Repeat(() => this.readQueue(), REFRESH_MS);
 		this.errors = new Errors(this);
 		this.coverage = new Repeat(() => this.readCoverage(), null);
 		this.coverageAt = 0;
@@ -620,6 +656,7 @@ class Watch {
 	stop() {
 		this.abort.abort();
 		this.coverage.stop();
+		this.queue.stop();
 	}
 
 	gone() {
@@ -639,7 +676,7 @@ class Watch {
 				if (this.over) return;
 				if (error.status === 404) return this.gone();
 				setText(byId("placeholder-text"), reasonOf(error));
-				await sleep(this.retry, this.signal);
+				await rest(this.retry, this.signal);
 			}
 		}
 		await this.listen();
@@ -656,7 +693,7 @@ class Watch {
 			list.poke();
 			service.poke();
 		}
-		showJob(data);
+		showJob(data, this.ahead);
 		this.look();
 	}
 
@@ -671,14 +708,29 @@ class Watch {
 
 	/* Reads what belongs to the state. */
 	look() {
+		if (this.job.state === "queued") this.queue.start();
+		else this.queue.stop();
+		if (!FINAL.has(this.job.state)) awaitResults(this.job);
 		if (this.job.attempt > 0) {
 			this.coverage.start();
 			this.errors.read();
 		}
+		if (FINAL.has(this.job.state)) forgoResults(this.job);
 		if (FINAL.has(this.job.state) && this.resultsOf !== this.job.version) {
 			this.resultsOf = this.job.version;
 			readResults(this);
 		}
+	}
+
+	/* Jobs start by priority, equals in the order they came. */
+	async readQueue() {
+		const { data } = await this.known.queue.get(`/v1/jobs?state=queued&limit=${ROWS_A_PAGE}`, this.signal);
+		if (this.over || this.job.state !== "queued") return;
+		const priority = (job) => job.spec?.priority ?? 0;
+		const before = (other) => priority(other) - priority(this.job) || Date.parse(this.job.created_at) - Date.parse(other.created_at) || (other.id < this.id ? 1 : -1);
+		const count = data.jobs.filter((other) => other.id !== this.id && before(other) > 0).length;
+		this.ahead = { count, more: data.next_cursor !== null };
+		showProgress(this.job, this.ahead);
 	}
 
 	async readCoverage() {
@@ -704,7 +756,7 @@ class Watch {
 				/* 503: too many watch; the job is asked for now and then instead */
 				pause = error.status === 503 ? REFRESH_MS : Math.min(pause * 2, LONGEST_PAUSE_MS);
 			}
-			await sleep(pause, this.signal);
+			await rest(pause, this.signal);
 			if (!this.over) await this.reload().catch(report);
 		}
 	}
@@ -733,7 +785,6 @@ class Watch {
 	/* One event, of now or of the past: a stream begins with what happened so far. */
 	take({ id, type, time, data }) {
 		const live = Date.parse(time) >= this.opened - 1000;
-		const done = { layers_done: data.layers_done, layers_total: data.layers_total, layer_fraction: 0 };
 		if (type === "progress") {
 			this.setProgress(data, live);
 			return;
@@ -743,10 +794,10 @@ class Watch {
 		if (type === "state" && (data.state !== this.job.state || data.attempt !== this.job.attempt)) this.refresh();
 		if (type === "started" || type === "resumed") {
 			if (live && data.layers_done === 0) this.errors.clear();
-			this.setProgress({ phase: "calibrate", starved: 0, ...this.job.progress, ...done }, live);
+			this.setLayers(data, 0, live);
 		}
 		if (type === "layer") {
-			this.setProgress({ phase: "calibrate", starved: 0, ...this.job.progress, ...done }, false);
+			this.setLayers(data, data.starved?.length ?? 0, false);
 			if (live) {
 				this.coverage.poke();
 				this.errors.read();
@@ -760,7 +811,17 @@ class Watch {
 	setProgress(progress, back) {
 		if (FINAL.has(this.job.state) || (!back && rank(progress) < rank(this.job.progress))) return;
 		this.job.progress = progress;
-		showProgress(this.job);
+		showProgress(this.job, this.ahead);
+		noteProgress(this.id, progress);
+	}
+
+	/* What an event says of the layers, before the next progress does. */
+	setLayers({ layers_done, layers_total }, starved, back) {
+		const before = this.job.progress;
+		const progress = { phase: "calibrate", ...before, layers_done, layers_total, layer_fraction: 0 };
+		const known = layers_done === 0 ? 0 : (before?.starved ?? 0);
+		progress.starved = known + (layers_done > (before?.layers_done ?? 0) ? starved : 0);
+		this.setProgress(progress, back);
 	}
 }
 
@@ -791,41 +852,62 @@ function showHead(job) {
 		reason.className = `notice ${job.state === "failed" ? "bad" : "warn"}`;
 		reason.replaceChildren(el("strong", null, job.state === "failed" ? `Failed: ${job.reason.code}` : `Waits again: ${job.reason.code}`), el("span", null, job.reason.detail ?? ""));
 	}
-	const took = job.started_at && job.finished_at && (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000;
 	setFacts(byId("facts"), [
 		timeFact("Submitted", job.created_at),
 		timeFact("Started", job.started_at),
 		timeFact("Ended", job.finished_at),
-		isNumber(took) && fact("Took", duration(took)),
 		job.attempt > 1 && fact("Attempt", count(job.attempt)),
 		job.crashes > 0 && fact("Crashes", count(job.crashes), "bad"),
 		job.progress?.tokens > 0 && fact("Tokens", count(job.progress.tokens)),
-		job.state === "queued" && isNumber(job.plan?.seconds) && fact("Will take about", duration(job.plan.seconds)),
 		timeFact("Kept until", job.expires_at),
 	]);
 }
 
-function showProgress(job) {
-	const progress = job.progress;
-	const runs = job.state === "running" || job.state === "canceling";
-	byId("progress").hidden = !runs;
-	if (!runs) return;
-	const at = Math.max(0, PHASES.indexOf(progress?.phase ?? "calibrate"));
-	byId("phases").replaceChildren(
-		...PHASES.map((phase, i) => el("li", { class: i < at ? "done" : null, "aria-current": i === at ? "step" : null }, icon(i < at ? "succeeded" : i === at ? "running" : "none"), phase)),
-	);
-	const share = doneShare(progress);
+const PHASE_TEXTS = { export: "writing the checkpoint", verify: "reading it again" };
+
+function phaseItem(phase, i, at, state) {
+	const now = i === at;
+	const kind = i < at ? "succeeded" : now ? (FINAL.has(state) ? state : "running") : "none";
+	return el("li", { class: i < at ? "done" : now && FINAL.has(state) ? state : null, "aria-current": now && !FINAL.has(state) ? "step" : null }, icon(kind), phase);
+}
+
+/* On the left how far it is, or came. */
+function progressText({ state, progress, plan }) {
+	const total = progress?.layers_total ?? plan?.layers ?? 0;
+	const done = progress?.layers_done ?? 0;
+	const parts = [`${count(done)} of ${plural(total, "layer")}`];
+	if (!FINAL.has(state) && progress) parts.unshift(`${Math.floor(100 * doneShare(progress))} %`);
+	if (state === "running" && PHASE_TEXTS[progress?.phase]) parts.push(PHASE_TEXTS[progress.phase]);
+	if (progress?.starved > 0) parts.push(`${plural(progress.starved, "starved expert")}${FINAL.has(state) ? "" : " so far"}`);
+	return parts.join(" · ");
+}
+
+/* On the right how long it took, takes or will take. ahead: jobs that start before a waiting one. */
+function timeText({ state, progress, plan, started_at: started, finished_at: finished }, ahead) {
+	if (state === "queued") {
+		const waits = ahead === null ? "" : ahead.count === 0 ? "the next to start · " : `${ahead.more ? "more than " : ""}${plural(ahead.count, "job")} before it · `;
+		return waits + (isNumber(plan?.seconds) ? `takes about ${duration(plan.seconds)}` : "waits");
+	}
+	if (state === "canceling") return "stopping";
+	if (FINAL.has(state)) return started ? `${state === "succeeded" ? "took" : "ended after"} ${duration((Date.parse(finished) - Date.parse(started)) / 1000)}` : "never started";
+	const left = progress ? progress.seconds_left : plan?.seconds;
+	if (!isNumber(left)) return "time left is not known yet";
+	const soFar = isNumber(progress?.seconds) ? `${duration(progress.seconds)} so far · ` : "";
+	return `${soFar}${duration(left)} left${left >= 60 ? `, done about ${clock(Date.now() + left * 1000)}` : ""}`;
+}
+
+/* Always there, so that nothing moves when a job starts or ends. */
+function showProgress(job, ahead) {
+	const { state, progress } = job;
+	const at = state === "succeeded" ? PHASES.length : progress ? PHASES.indexOf(progress.phase) : job.attempt > 0 ? 0 : -1;
+	byId("phases").replaceChildren(...PHASES.map((phase, i) => phaseItem(phase, i, at, state)));
 	const bar = byId("progress-bar");
+	const share = state === "succeeded" ? 1 : doneShare(progress);
+	bar.className = state;
 	bar.value = share;
 	bar.dataset.percent = Math.floor(100 * share);
-	const total = progress?.layers_total ?? job.plan?.layers ?? 0;
-	const parts = [`${count(progress?.layers_done ?? 0)} of ${plural(total, "layer")}`];
-	if (progress?.starved > 0) parts.push(`${plural(progress.starved, "starved expert")} so far`);
-	setText(byId("progress-main"), parts.join(" · "));
-	const left = progress?.seconds_left ?? (progress ? null : job.plan?.seconds);
-	const end = isNumber(left) ? new Date(Date.now() + left * 1000) : null;
-	const eta = isNumber(left) ? `${duration(left)} left${left >= 60 ? `, done about ${clock(end)}` : ""}` : "Time left is not known yet";
-	setText(byId("progress-eta"), `${isNumber(progress?.seconds) ? `${duration(progress.seconds)} so far · ` : ""}${eta}`);
+	setText(byId("progress-main"), progressText(job));
+	setText(byId("progress-eta"), timeText(job, ahead));
 }
 
 function showPlan(job) {
@@ -843,6 +925,7 @@ function showPlan(job) {
 		isNumber(plan.disk_bytes) && fact("Disk planned", bytes(plan.disk_bytes)),
 		fact("Priority", count(spec.priority ?? 0)),
 		isNumber(spec.deadline_seconds) && fact("Deadline", duration(spec.deadline_seconds)),
+		...Object.entries(spec.metadata ?? {}).map(([name, value]) => fact(name, typeof value === "string" ? value : JSON.stringify(value))),
 	]);
 	setText(byId("spec"), JSON.stringify(spec, null, 2));
 	const links = job.links ?? {};
@@ -853,9 +936,9 @@ function showPlan(job) {
 	);
 }
 
-function showJob(job) {
+function showJob(job, ahead) {
 	showHead(job);
-	showProgress(job);
+	showProgress(job, ahead);
 	showPlan(job);
 	byId("placeholder").hidden = true;
 	byId("job").hidden = false;
@@ -890,13 +973,38 @@ byId("confirm-yes").addEventListener("click", async () => {
 /* A job that ended without results has no files; then there is nothing to ask for. */
 async function readResults(watch) {
 	try {
-		if (!(await readArtifacts(watch, null))) return;
+		if (!(await readArtifacts(watch, null))) {
+			if (!watch.over && watch.job.attempt > 0) showNoVerdict("There is none: the job ended before its checks.");
+			return;
+		}
 		const verdict = await getJson(`/v1/jobs/${watch.id}/verdict`, watch.signal);
 		if (!watch.over) showVerdict(verdict);
 	} catch (error) {
 		report(error);
 		if (!(error instanceof Refused)) watch.resultsOf = 0;
 	}
+}
+
+function showNoVerdict(text) {
+	const line = byId("verdict-line");
+	line.className = "verdict-line none";
+	delete line.dataset.valid;
+	line.replaceChildren(text);
+	byId("verdict-details").hidden = true;
+	byId("verdict").hidden = false;
+}
+
+/* What will be there takes its place from the beginning. */
+function awaitResults(job) {
+	showNoVerdict("Not yet: what was written is read again and checked at the end.");
+	heat.expect(job);
+	plots.expect();
+}
+
+/* ... and goes when it cannot come any more. */
+function forgoResults(job) {
+	if (byId("plots").childElementCount === 0) byId("errors").hidden = true;
+	if (job.attempt === 0) for (const id of ["verdict", "coverage"]) byId(id).hidden = true;
 }
 
 const exampleText = (example) => (typeof example === "string" ? example : JSON.stringify(example));
@@ -923,6 +1031,10 @@ function showVerdict(verdict) {
 			),
 		),
 	);
+	/* it was waited for: a long table would push away what is being looked at */
+	const waited = !byId("verdict").hidden;
+	byId("verdict-details").open = !verdict.valid || !waited;
+	byId("verdict-details").hidden = false;
 	byId("verdict").hidden = false;
 }
 
@@ -1032,9 +1144,9 @@ class Ramp {
 }
 
 /* The mark of a starved expert is a shape: a cross in a frame. */
-function drawMark(context, x, y, width, height, ink) {
+function drawMark(context, x, y, width, height, ink, aside) {
 	const size = Math.max(5, Math.min(width, height, 22) - 4);
-	const left = x + (width - size) / 2;
+	const left = aside ? x + 5 : x + (width - size) / 2;
 	const top = y + (height - size) / 2;
 	context.strokeStyle = ink;
 	context.lineWidth = size > 8 ? 2 : 1.7;
@@ -1062,7 +1174,15 @@ function sizeCanvas(canvas, width, height) {
 	return context;
 }
 
+/* Black or white, whichever is easier to read. */
+function inkOn(ground) {
+	const [r, g, b] = ground.map((c) => (c <= 10 ? c / 3295 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+	return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
+}
+
 const HEAT_TOP = 20; /* room of the expert numbers */
+const NUMBER_CELL = 26; /* a cell of this width has room for a number, */
+const WIDE_CELL = 64; /* of this one for its unit and the mark beside it */
 const heat = {
 	layers: [],
 	pending: 0,
@@ -1077,12 +1197,18 @@ const heat = {
 		setText(byId("heat-live"), "");
 	},
 
+	/* Before there is anything to show. */
+	expect(job) {
+		if (this.layers.length === 0 && byId("coverage").hidden) this.show({ layers: [], floor_tokens: 0, starved_total: 0 }, job);
+	},
+
 	show(coverage, job) {
 		this.final = FINAL.has(job.state);
 		this.layers = coverage.layers;
 		this.floor = coverage.floor_tokens;
 		this.experts = Math.max(0, ...coverage.layers.map((layer) => layer.experts.length), job.plan?.experts ?? 0);
-		this.pending = this.final ? 0 : Math.max(0, (job.plan?.moe_layers ?? 0) - this.layers.length);
+		this.pending = this.final || datasetName(job.spec?.dataset) === "none" ? 0 : Math.max(0, (job.plan?.moe_layers ?? 0) - this.layers.length);
+		this.numbered = job.plan?.moe_layers === job.plan?.layers; /* then a row's number is its layer's */
 		this.starved = this.layers.map((layer) => new Set(layer.starved));
 		const none = this.layers.length === 0 && (this.final || this.pending === 0 || this.experts === 0);
 		byId("coverage").hidden = none;
@@ -1129,20 +1255,34 @@ const heat = {
 		const ramp = new Ramp();
 		const ink = color("--heat-mark");
 		const gap = this.cellWidth >= 12 && this.cellHeight >= 12 ? 1 : 0.5;
+		const [width, height] = [this.cellWidth - gap, this.cellHeight - gap];
 		const drawn = { cells: 0, starved: [] };
+		context.font = `${this.cellWidth >= 44 ? 11.5 : 10}px ${getComputedStyle(document.body).fontFamily}`;
+		context.textBaseline = "middle";
 		this.layers.forEach((layer, row) => {
 			for (const expert of layer.experts) {
 				const x = expert.expert * this.cellWidth;
 				const y = HEAT_TOP + row * this.cellHeight;
-				context.fillStyle = `rgb(${ramp.at(warmth(expert.share * layer.experts.length)).join(" ")})`;
-				context.fillRect(x, y, this.cellWidth - gap, this.cellHeight - gap);
+				const ground = ramp.at(warmth(expert.share * layer.experts.length));
+				const starved = this.starved[row].has(expert.expert);
+				context.fillStyle = `rgb(${ground.join(" ")})`;
+				context.fillRect(x, y, width, height);
+				if (starved) drawMark(context, x, y, width, height, ink, this.cellWidth >= WIDE_CELL);
+				if (starved) drawn.starved.push(`${layer.index}:${expert.expert}`);
 				drawn.cells++;
-				if (!this.starved[row].has(expert.expert)) continue;
-				drawMark(context, x, y, this.cellWidth - gap, this.cellHeight - gap, ink);
-				drawn.starved.push(`${layer.index}:${expert.expert}`);
+				this.drawShare(context, expert.share, x, y, inkOn(ground), starved);
 			}
 		});
 		return drawn;
+	},
+
+	/* As a number too, where there is room for it. */
+	drawShare(context, share, x, y, ink, starved) {
+		if (this.cellHeight < 18 || this.cellWidth < NUMBER_CELL || (starved && this.cellWidth < WIDE_CELL)) return;
+		context.fillStyle = ink;
+		context.textAlign = starved ? "right" : "center";
+		const text = this.cellWidth < WIDE_CELL ? shareText(share).replace(" %", "") : shareText(share);
+		context.fillText(text, starved ? x + this.cellWidth - 8 : x + (this.cellWidth - 1) / 2, y + this.cellHeight / 2);
 	},
 
 	/* Layers that are still to come: a dot each cell. */
@@ -1167,9 +1307,10 @@ const heat = {
 		side.textAlign = "right";
 		side.textBaseline = "middle";
 		const step = [1, 2, 4, 8].find((n) => n * this.cellHeight >= 14) ?? 8;
-		this.layers.forEach((layer, row) => {
-			if (row % step === 0) side.fillText(String(layer.index), this.labels - 8, HEAT_TOP + (row + 0.5) * this.cellHeight);
-		});
+		for (let row = 0; row < rows; row += step) {
+			const index = this.layers[row]?.index ?? (this.numbered ? row : "");
+			side.fillText(String(index), this.labels - 8, HEAT_TOP + (row + 0.5) * this.cellHeight);
+		}
 	},
 
 	showLegend() {
@@ -1178,10 +1319,11 @@ const heat = {
 		context.fillStyle = color("--heat-0");
 		context.fillRect(0, 0, 16, 16);
 		drawMark(context, 0, 0, 16, 16, color("--heat-mark"));
+		const even = 1 / this.experts;
 		byId("heat-legend").replaceChildren(
-			el("span", { class: "legend-item" }, "no tokens", el("span", { class: "ramp", "aria-hidden": "true" }), `${WARMEST} × the even share and more`),
+			el("div", { class: "scale" }, el("div", { class: "ramp" }), el("span", null, "0 %"), el("span", { class: "even" }, `even: ${percent(even)}`), el("span", { class: "most" }, `${percent(Math.min(1, even * WARMEST))} and more`)),
 			el("span", { class: "legend-item" }, mark, "starved"),
-			el("span", { class: "legend-item" }, "rows are layers, columns experts"),
+			el("span", { class: "legend-item" }, "Share of the tokens of a layer (row) that the router gave an expert (column)"),
 		);
 	},
 
@@ -1190,7 +1332,7 @@ const heat = {
 		const layer = at && this.layers[at[0]];
 		const expert = layer?.experts.find((one) => one.expert === at[1]);
 		if (!expert) {
-			node.replaceChildren(matchMedia("(hover: hover)").matches ? "Point at a cell to read its numbers." : "Tap a cell to read its numbers.");
+			node.replaceChildren("Point at a cell, or tap it, to read its numbers.");
 			return;
 		}
 		const starved = this.starved[at[0]].has(expert.expert);
@@ -1327,7 +1469,7 @@ class Errors {
 	clear() {
 		this.layers = new Map(); /* layer -> Map of "role" or "role of experts" -> {median, least, most, worst, n} */
 		this.partial = false;
-		byId("errors").hidden = true;
+		byId("plots").replaceChildren();
 	}
 
 	async read() {
@@ -1519,10 +1661,18 @@ class Plot {
 }
 
 const plots = {
+	expect() {
+		if (byId("plots").childElementCount > 0) return;
+		byId("errors").hidden = false;
+		byId("errors-details").hidden = true;
+		setText(byId("errors-lead"), "The first layer is not done yet.");
+	},
+
 	show(errors) {
 		if (errors.watch !== watched) return;
 		const found = new Set([...errors.layers.values()].flatMap((groups) => [...groups.keys()]));
 		byId("errors").hidden = found.size === 0;
+		byId("errors-details").hidden = false;
 		if (found.size === 0) return;
 		const panels = PANELS.map((panel) => ({ panel, keys: panel.roles.map((role) => (panel.experts ? `${role} of experts` : role)).filter((key) => found.delete(key)) }));
 		/* linears of another kind, four to a plot */

@@ -96,9 +96,8 @@ class Connection:
     def vanish(self):
         """Away without a word: the service sees a reset."""
         if self.writer is not None:
-            sock = self.writer.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if not self.writer.transport.is_closing():  # the service was faster
+                self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.writer.transport.abort()
         self.reader = self.writer = None
 
