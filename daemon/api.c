@@ -228,6 +228,15 @@ bool api_require_body(const struct http_request *request, struct http_response *
 	return false;
 }
 
+bool api_require_no_body(const struct http_request *request, struct http_response *response)
+{
+	if (request->json == NULL || (mc_json_type(request->json) == MC_JSON_OBJECT &&
+					 mc_json_size(request->json) == 0))
+		return true;
+	problem_reply(response, PROBLEM_REQUEST, "this takes no body, or an empty object");
+	return false;
+}
+
 /* A full queue has room again about when one more job is done. */
 static void set_retry_after(struct service *service, struct http_response *response)
 {

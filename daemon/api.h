@@ -55,6 +55,8 @@ bool api_require_open(struct service *service, struct http_response *response) M
 bool api_was_added(struct service *service, enum store_added added, const char *what, struct http_response *response) MC_CHECKED;
 /* A body that must be there. */
 bool api_require_body(const struct http_request *request, struct http_response *response) MC_CHECKED;
+/* No body, or {}. */
+bool api_require_no_body(const struct http_request *request, struct http_response *response) MC_CHECKED;
 /* "id" of a request (may be NULL) or a new one. */
 bool api_choose_id(const char *given, const char *prefix, char ret_id[ID_SIZE], struct http_response *response) MC_CHECKED;
 

@@ -421,10 +421,8 @@ void job_cancel(struct service *service, struct http_request *request, struct ht
 	struct mc_error err;
 	bool too_late = false, ok;
 
-	if (request->json != NULL && mc_json_size(request->json) > 0) {
-		problem_reply(response, PROBLEM_REQUEST, "a cancel has no body");
+	if (!api_require_no_body(request, response))
 		return;
-	}
 	do {
 		mc_error_init(&err);
 		ok = try_cancel(service, request->parameters[0], &too_late, &err);

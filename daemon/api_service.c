@@ -178,16 +178,13 @@ void metrics_get(
 void backup_post(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	struct mc_json *root = mc_json_new_object();
 	char name[64];
 	struct mc_error err;
 
 	mc_error_init(&err);
-	if (request->json != NULL && mc_json_size(request->json) > 0) {
-		mc_json_free(root);
-		problem_reply(response, PROBLEM_REQUEST, "a backup has no body");
+	if (!api_require_no_body(request, response))
 		return;
-	}
+	struct mc_json *root = mc_json_new_object();
 	snprintf(name, sizeof name, "moecald-%lld.db", (long long)now_ms());
 	char *path = mc_format(&err, "%s/backup/%s", service->settings.state, name);
 	bool ok = path != NULL && store_backup(service->store, path, &err) &&

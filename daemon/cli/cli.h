@@ -140,6 +140,8 @@ double member_number(const struct mc_json *object, const char *key);
 bool member_bool(const struct mc_json *object, const char *key);
 /* value on one line to stdout, at once */
 void print_json_line(const struct mc_json *value);
+/* Whether all that was printed went out, or nobody reads it any more. */
+bool output_is_written(void);
 /* value, pretty, to stdout */
 bool print_json(const struct mc_json *value, struct mc_error *err) MC_CHECKED;
 /* DIR/name as JSON; NULL with err. Owned. */

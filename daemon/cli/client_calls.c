@@ -15,6 +15,7 @@
 #define MOST_TRIES 5
 #define MOST_WAIT_S 600
 #define PAGE 200
+#define MOST_QUERY 1000 /* characters of a value, so that an address holds it */
 
 /* --- what a service says of itself --------------------------------------------------------------- */
 
@@ -225,6 +226,8 @@ bool query_add(struct mc_buf *path, const char *name, const char *value, struct 
 
 	if (value == NULL)
 		return true;
+	if (strlen(value) > MOST_QUERY)
+		return mc_fail(err, MC_INVALID, name, "has more than %d characters", MOST_QUERY);
 	bool ok = mc_buf_addf(
 	    path, err, "%c%s=", strchr(mc_buf_text(path), '?') != NULL ? '&' : '?', name);
 	for (; ok && *value != '\0'; value++)

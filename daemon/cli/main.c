@@ -1,7 +1,6 @@
 /*
  * main.c - moecal: the table of commands
  */
-#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -226,12 +225,9 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	int code = run(argc, argv);
 
-	/* Data that did not arrive is no success; who closed a pipe has read enough. */
-	errno = 0;
-	bool written = fflush(stdout) == 0 && !ferror(stdout);
-	if (written || errno == EPIPE)
+	/* data that did not arrive is no success */
+	if (output_is_written() || code != EXIT_DONE)
 		return code;
-	fprintf(stderr, "moecal: standard output cannot be written%s%s\n", errno != 0 ? ": " : "",
-	    errno != 0 ? strerror(errno) : "");
-	return code == EXIT_DONE ? EXIT_JOB_FAILED : code;
+	fprintf(stderr, "moecal: standard output cannot be written\n");
+	return EXIT_JOB_FAILED;
 }

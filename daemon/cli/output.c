@@ -2,6 +2,7 @@
  * output.c - numbers, tables and errors for people, JSON for programs
  */
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,14 +70,25 @@ void print_json_line(const struct mc_json *value)
 	mc_buf_release(&text);
 }
 
+bool output_is_written(void)
+{
+	struct pollfd out = {.fd = STDOUT_FILENO};
+
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return true;
+	/* who closed the other end of a pipe has read enough */
+	return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
 bool print_json(const struct mc_json *value, struct mc_error *err)
 {
 	struct mc_buf text;
 	mc_buf_init(&text, (size_t)4 << 30);
 	bool ok = mc_json_write(value, MC_JSON_PRETTY, &text, err);
-	if (ok)
-		ok = fwrite(text.data, 1, text.length, stdout) == text.length ||
-		     mc_fail(err, MC_IO, "stdout", "cannot write");
+	if (ok) {
+		fwrite(text.data, 1, text.length, stdout);
+		ok = output_is_written() || mc_fail(err, MC_IO, "standard output", "cannot be written");
+	}
 	mc_buf_release(&text);
 	return ok;
 }

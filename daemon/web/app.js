@@ -1180,6 +1180,12 @@ function inkOn(ground) {
 	return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
 }
 
+function coverageLead(cells, { starved_total: starved, floor_tokens: floor }) {
+	if (cells === 0) return "The first layer is not done yet.";
+	if (starved === 0) return `Routing alone gave each of ${plural(cells, "expert")} at least ${plural(floor, "token")}.`;
+	return `${plural(starved, "expert")} of ${count(cells)} would have starved: routing alone gave ${starved === 1 ? "it" : "each of them"} fewer than ${plural(floor, "token")}.`;
+}
+
 const HEAT_TOP = 20; /* room of the expert numbers */
 const NUMBER_CELL = 26; /* a cell of this width has room for a number, */
 const WIDE_CELL = 64; /* of this one for its unit and the mark beside it */
@@ -1214,13 +1220,7 @@ const heat = {
 		byId("coverage").hidden = none;
 		if (none) return;
 		const cells = this.layers.reduce((sum, layer) => sum + layer.experts.length, 0);
-		const starved = coverage.starved_total;
-		setText(
-			byId("coverage-lead"),
-			this.layers.length === 0
-				? "The first layer is not done yet."
-				: `${starved > 0 ? `${plural(starved, "expert")} of ${count(cells)} would have starved` : `None of ${plural(cells, "expert")} would have starved`} by routing alone: fewer than ${plural(coverage.floor_tokens, "token")} came their way.`,
-		);
+		setText(byId("coverage-lead"), coverageLead(cells, coverage));
 		this.draw();
 		this.showTables();
 	},
@@ -1229,7 +1229,7 @@ const heat = {
 		const rows = this.layers.length + this.pending;
 		this.labels = 16 + 8 * String(Math.max(0, ...this.layers.map((layer) => layer.index), rows - 1)).length;
 		const room = byId("heat").clientWidth - this.labels;
-		this.cellWidth = Math.max(6, Math.min(96, Math.floor(room / Math.max(1, this.experts))));
+		this.cellWidth = Math.max(6, Math.min(120, Math.floor(room / Math.max(1, this.experts))));
 		this.cellHeight = rows <= 8 ? 30 : rows <= 24 ? 20 : rows <= 48 ? 14 : 9;
 		return rows;
 	},

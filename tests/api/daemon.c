@@ -39,12 +39,14 @@ void start_daemon(struct scenario *s, const char *moecald, const char *moecal, c
 	posix_spawn_file_actions_t actions;
 
 	snprintf(s->state, sizeof s->state, "/tmp/moecal-http-XXXXXX");
-	if (mkdtemp(s->state) == NULL || realpath("tests/data", data) == NULL || pipe(out) != 0)
+	snprintf(s->work, sizeof s->work, "/tmp/moecal-work-XXXXXX");
+	if (mkdtemp(s->state) == NULL || mkdtemp(s->work) == NULL || realpath("tests/data", data) == NULL || pipe(out) != 0)
 		die("cannot prepare");
 	set_variable(s, "STATE", s->state);
+	set_variable(s, "WORK", s->work);
 	set_variable(s, "DATA", data);
 	const char *const fixed[] = {moecald, "--listen", "127.0.0.1:0", "--state", s->state,
-	    "--program", moecal, "--log-level", "error", "--free-percent", "0"};
+	    "--program", moecal, "--log-level", "error", "--free-percent", "0", "--allow", s->work};
 	for (; count < sizeof fixed / sizeof *fixed; count++)
 		argv[count] = (char *)fixed[count];
 	bool allows = false;
@@ -86,6 +88,6 @@ void stop_daemon(struct scenario *s)
 		s->failed++;
 	}
 	mc_error_init(&err);
-	if (!mc_file_remove_tree(s->state, &err))
+	if (!mc_file_remove_tree(s->state, &err) || !mc_file_remove_tree(s->work, &err))
 		fprintf(stderr, "%s: %s\n", s->state, err.text);
 }

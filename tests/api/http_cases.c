@@ -20,7 +20,9 @@
  *	< silent                        it is closed without an answer
  *	set JOB /id                     $JOB is that part of the body in all later lines
  *
- * $STATE, $DATA and $PORT are set. Consecutive exchanges use one connection until it is closed.
+ *	! COMMAND                       a shell command, which must succeed
+ *
+ * $STATE, $DATA, $PORT and $WORK, a folder that the daemon may read, are set. Consecutive exchanges use one connection until it is closed.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -240,6 +242,12 @@ static void capture(struct scenario *s, const char *text)
 	mc_json_free(root);
 }
 
+static void complain_of_command(struct scenario *s, const char *command)
+{
+	complain(s, "the command failed: %s", command);
+	s->failed++;
+}
+
 static void read_line(struct scenario *s, const char *raw)
 {
 	char line[LINE_SIZE];
@@ -258,6 +266,10 @@ static void read_line(struct scenario *s, const char *raw)
 		snprintf(s->expected[s->expected_count++], sizeof s->expected[0], "%s", line + 2);
 	} else if (strncmp(line, "set ", 4) == 0) {
 		capture(s, line + 4);
+	} else if (strncmp(line, "! ", 2) == 0) {
+		run_exchange(s);
+		if (system(line + 2) != 0)
+			complain_of_command(s, line + 2);
 	} else if (line[0] != '\0' && line[0] != '#') {
 		fprintf(stderr, "%s:%zu: cannot read '%s'\n", s->file, s->line, line);
 		exit(2);

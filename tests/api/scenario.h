@@ -22,7 +22,7 @@ struct scenario {
 	const char *file;
 	struct variable variables[MAX_VARIABLES];
 	size_t variables_count;
-	char state[64];
+	char state[64], work[64]; /* folders: the daemon's, and one that it may read */
 	pid_t daemon;
 	int port, connection;
 	/* the exchange in work */
@@ -50,7 +50,7 @@ void show(const struct mc_json *json, char *text, size_t size);
 /* --- daemon.c ----------------------------------------------------------------------------------
  */
 
-/* A moecald of its own: sets STATE, DATA, PORT. options: NULL-terminated. */
+/* A moecald of its own: sets STATE, WORK, DATA, PORT. options: NULL-terminated. */
 void start_daemon(struct scenario *s, const char *moecald, const char *moecal, char **options);
 /* SIGTERM; it must end with 0. */
 void stop_daemon(struct scenario *s);
