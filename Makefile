@@ -111,7 +111,7 @@ unit: $(CHOSEN_TESTS) ## build and run the unit tests; T=name runs one
 
 PACKAGES := build-essential pkg-config libjansson-dev libopenblas-pthread-dev libsqlite3-dev libpcre2-dev \
             libutf8proc-dev libyaml-dev libssl-dev libcmocka-dev libmicrohttpd-dev libcurl4-openssl-dev libsystemd-dev \
-            ca-certificates curl jq groff-base procps systemd
+            ca-certificates curl jq groff-base procps python3 systemd
 # What only check-full needs.
 FULL_PACKAGES := clang libclang-rt-14-dev chromium fonts-dejavu-core prometheus python3-venv python3-pip
 
@@ -146,6 +146,7 @@ check-installed: build-tests
 	@sh tests/check/cli.sh $(MOECAL)
 	@$(MAKE) --no-print-directory api
 	@bash tests/check/client.sh $(MOECALD) $(MOECAL)
+	@python3 tests/check/service.py $(MOECALD) $(MOECAL)
 	@bash tests/check/api_docs.sh $(MOECALD) $(MOECAL)
 $(HTTP_CASES): $(call obj,$(wildcard tests/api/*.c)) $(LIB)
 	@mkdir -p $(@D)
@@ -159,6 +160,7 @@ api: all $(HTTP_CASES) ## scenarios over HTTP against a real moecald; CASES=FILE
 check-asan: ## unit tests and HTTP scenarios under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory VARIANT=asan -j$(JOBS) build-tests
 	@$(MAKE) --no-print-directory VARIANT=asan unit api
+	@python3 tests/check/service.py build/asan/moecald build/asan/moecal
 check-tsan: ## everything that runs on several threads, and the HTTP scenarios, under ThreadSanitizer
 	@$(MAKE) --no-print-directory VARIANT=tsan -j$(JOBS) build-tests
 	@set -e; for t in pool forward job ids metrics store http http_life router executor; do \
