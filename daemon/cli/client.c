@@ -17,8 +17,8 @@
 #define CONNECT_SECONDS 10
 #define MAX_ANSWER ((size_t)256 << 20)
 #define MAX_TOKEN 4096
-#define MAX_BASE 2048   /* an address is this and a path */
-#define MAX_SOCKET 107  /* what the kernel takes */
+#define MAX_BASE 2048  /* an address is this and a path */
+#define MAX_SOCKET 107 /* what the kernel takes */
 
 struct client {
 	CURL *curl;
@@ -127,8 +127,8 @@ static bool read_address(struct client *client, const char *url, struct mc_error
 /* --- token -------------------------------------------------------------------------------------- */
 
 /* One word of visible characters: anything else would end the header. */
-static bool take_token(struct client *client, const char *text, size_t length,
-    const char *variable, const char *from, struct mc_error *err)
+static bool take_token(struct client *client, const char *text, size_t length, const char *variable,
+    const char *from, struct mc_error *err)
 {
 	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r' ||
 				 text[length - 1] == ' '))
@@ -153,14 +153,16 @@ static bool read_token(struct client *client, struct mc_error *err)
 	int fd = -1;
 
 	if (token != NULL && token[0] != '\0')
-		return take_token(client, token, strlen(token), "MOECAL_TOKEN", "MOECAL_TOKEN", err);
+		return take_token(
+		    client, token, strlen(token), "MOECAL_TOKEN", "MOECAL_TOKEN", err);
 	if (path == NULL || path[0] == '\0')
 		return true;
 	mc_error_init(&cause);
 	mc_buf_init(&text, MAX_TOKEN + 2);
 	bool ok = mc_root_open(NULL, path, &fd, &cause) &&
 		  mc_file_read_all(fd, path, &text, &cause) &&
-		  take_token(client, mc_buf_text(&text), text.length, "MOECAL_TOKEN_FILE", path, &cause);
+		  take_token(
+		      client, mc_buf_text(&text), text.length, "MOECAL_TOKEN_FILE", path, &cause);
 	mc_close(fd);
 	mc_buf_release(&text);
 	return ok || mc_fail(err, cause.code, "MOECAL_TOKEN_FILE", "%s: %s", path, cause.text);

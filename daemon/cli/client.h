@@ -146,8 +146,8 @@ bool client_make_key(char ret_key[CLIENT_KEY_SIZE], struct mc_error *err) MC_CHE
 /*
  * Follows a job to its end and tells of it; json: each event is a line on stdout. After the
  * connection broke it is made again, until the service was not heard of for retry_for_s seconds.
- * known: the service was heard of before; otherwise one that cannot be reached at first is not waited
- * for. Returns an exit code; messages are printed.
+ * known: the service was heard of before; otherwise one that cannot be reached at first is not
+ * waited for. Returns an exit code; messages are printed.
  */
 int watch_job(struct client *client, const char *id, bool json, int64_t retry_for_s, bool known);
 

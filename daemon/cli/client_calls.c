@@ -17,7 +17,7 @@
 #define PAGE 200
 #define MOST_QUERY 1000 /* characters of a value, so that an address holds it */
 
-/* --- what a service says of itself --------------------------------------------------------------- */
+/* --- what a service says of itself --------------------------------------------------------- */
 
 /* Kinds of problems whose detail says all that there is to say. */
 static bool is_told_by_detail(const char *type)
@@ -140,8 +140,8 @@ static int report_refusal(
 	if (member_text(answer->json, "title")[0] == '\0') {
 		snprintf(text, sizeof text, "answers with status %d, and not as moecald does",
 		    answer->status);
-		report_failure("refused", client_url(client), text, code, json);
-		return code;
+		report_failure("unreachable", client_url(client), text, EXIT_UNREACHABLE, json);
+		return EXIT_UNREACHABLE;
 	}
 	if (json)
 		print_json_line(answer->json);
@@ -175,7 +175,8 @@ int client_report(const struct client *client, const struct client_answer *answe
 
 int client_wrong_answer(const struct client *client, bool json)
 {
-	report_failure("unreachable", client_url(client), CLIENT_NOT_MOECALD, EXIT_UNREACHABLE, json);
+	report_failure(
+	    "unreachable", client_url(client), CLIENT_NOT_MOECALD, EXIT_UNREACHABLE, json);
 	return EXIT_UNREACHABLE;
 }
 
@@ -189,7 +190,7 @@ int client_do(struct client *client, const struct client_request *request, bool 
 	return code;
 }
 
-/* --- what several commands print ---------------------------------------------------------------- */
+/* --- what several commands print ----------------------------------------------------------- */
 
 void client_print_removed(const char *id, bool json)
 {

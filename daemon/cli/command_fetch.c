@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client.h"
@@ -48,7 +50,7 @@ static bool path_is_safe(const char *path)
 {
 	size_t length = strlen(path);
 
-	if (length == 0 || length > 1024 || path[length - 1] == '/')
+	if (length == 0 || length > 1024 || path[0] == '/' || path[length - 1] == '/')
 		return false;
 	for (const char *part = path; part != NULL; part = strchr(part, '/')) {
 		part += *part == '/';
@@ -134,11 +136,25 @@ static bool start_over(struct incoming *in, struct mc_error *err)
 		   mc_fail_errno(err, errno, in->part, "cannot be written"));
 }
 
+/* Two that write it would spoil it, and one that is done has given it its name. Not every file
+ * system has locks. */
+static bool is_ours_alone(const struct incoming *in)
+{
+	struct stat opened, named;
+
+	if (flock(in->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+		return false;
+	return fstat(in->fd, &opened) == 0 && stat(in->part, &named) == 0 &&
+	       opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
+}
+
 static bool open_part(struct incoming *in, struct mc_error *err)
 {
 	in->fd = open(in->part, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
 	if (in->fd < 0)
 		return mc_fail_errno(err, errno, in->part, "cannot be written");
+	if (!is_ours_alone(in))
+		return mc_fail(err, MC_CONFLICT, in->part, "is being written by another command");
 	in->digest = mc_sha256_new(err);
 	return in->digest != NULL && mc_file_size(in->fd, in->part, &in->have, err) &&
 	       (in->have > in->bytes ? start_over(in, err) : digest_part(in, err));
@@ -206,6 +222,8 @@ static int bring(struct incoming *in)
 			answer.outcome = CLIENT_STOPPED;
 		}
 		progress_clear(&in->fetch->display);
+		if (answer.outcome == CLIENT_REFUSED || answer.outcome == CLIENT_UNREACHABLE)
+			fprintf(stderr, "moecal: %s cannot be fetched:\n", in->path);
 		int code = client_report(in->fetch->client, &answer, in->fetch->json);
 		client_answer_release(&answer);
 		return code;

@@ -136,7 +136,7 @@ static void print_datasets(const struct mc_json *dataset)
 		const struct mc_json *one = mc_json_at(dataset, i);
 		printf("%s", i > 0 ? ", " : "");
 		print_cell(mc_json_type(one) == MC_JSON_STRING ? mc_json_string(one, NULL)
-								      : member_text(one, "path"),
+							       : member_text(one, "path"),
 		    0);
 	}
 	putchar('\n');
@@ -198,7 +198,8 @@ static void print_job(const struct mc_json *job)
 	print_datasets(mc_json_get(spec, "dataset"));
 	print_row("recipe", recipe_name(mc_json_get(spec, "recipe")));
 	print_plan(mc_json_get(job, "plan"));
-	print_progress(mc_json_get(job, "progress"), strcmp(member_text(job, "state"), "running") == 0);
+	print_progress(
+	    mc_json_get(job, "progress"), strcmp(member_text(job, "state"), "running") == 0);
 	print_attempts(job);
 	print_time(job, "created", "created_at");
 	print_time(job, "started", "started_at");

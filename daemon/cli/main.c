@@ -1,9 +1,11 @@
 /*
  * main.c - moecal: the table of commands
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -23,8 +25,9 @@
 	"                       else http://127.0.0.1:8460. The token is that of MOECAL_TOKEN or " \
 	"of the\n"                                                                                 \
 	"                       file MOECAL_TOKEN_FILE\n"                                          \
-	"  --timeout SECONDS    of silence\n"                                                      \
-	"  --json\n"
+	"  --timeout SECONDS    how long the service may say nothing (default 60; 900 while it "   \
+	"reads data)\n"                                                                            \
+	"  --json               answers as JSON\n"
 
 static const struct command commands[] = {
     {"run", "SPEC|- -o DIR", "calibrate and quantize a checkpoint",
@@ -73,12 +76,17 @@ static const struct command commands[] = {
 	"  echo 'Hello' | moecal tokenize Qwen3-30B-A3B\n",
 	command_tokenize},
     {"submit", "SPEC|-", "give a job to the service",
-	SPEC_OPTIONS
-	"  --upload FILE        data on this machine: sent first, then a dataset of the job; may be "
-	"repeated\n"
+	"  SPEC                 a job spec, JSON or YAML; '-' reads it from standard input\n"
+	"  --model NAME         a model of the service, or a path beneath its allowed folders\n"
+	"  --dataset NAME       a dataset of the service, or such a path; may be repeated\n"
+	"  --recipe R           a preset name (W4A16, FP8 ...), a recipe file, or YAML text\n"
+	"  --KEY VALUE          any other key of the spec, e.g. --max-seq-length 512\n"
+	"  --upload FILE        data on this machine: sent first, then a dataset of the job; "
+	"may be repeated\n"
 	"  --text-column NAME   of an uploaded JSONL file (default text)\n"
 	"  --wait               follow the job to its end; the exit code tells how it ended\n"
-	"  --key KEY            idempotency key: the same command with the same key makes one job\n"
+	"  --key KEY            idempotency key: however often the command is repeated with it, "
+	"there is one job\n"
 	"  --priority N         higher ones start first (default 0)\n"
 	"  --deadline-seconds N the job fails when it is not done so long after its start\n"
 	"  --keep-seconds N     how long the finished job is kept\n"
@@ -112,7 +120,7 @@ static const struct command commands[] = {
 	command_fetch},
     {"models", "[ACTION ...]", "models that the service knows",
 	"  list                 all of them (what is done without a word)\n"
-	"  add PATH             register a checkpoint that lies where the service may read\n"
+	"  add PATH             register a checkpoint beneath an allowed folder of the service\n"
 	"  get ID, rm ID\n"
 	"  --id NAME            of the one that is added\n"
 	"  --limit N            of a list (default 50; 0: all)\n" SERVICE_OPTIONS
@@ -120,7 +128,7 @@ static const struct command commands[] = {
 	command_models},
     {"datasets", "[ACTION ...]", "data that the service knows",
 	"  list                 all of them (what is done without a word)\n"
-	"  add PATH             register data that lie where the service may read\n"
+	"  add PATH             register data beneath an allowed folder of the service\n"
 	"  upload FILE          send data of this machine\n"
 	"  get ID, rm ID\n"
 	"  --id NAME            of the one that is added\n"
@@ -220,8 +228,18 @@ static int run(int argc, char **argv)
 	return command->run(argc - 1, argv + 1);
 }
 
+/* A file that is opened must not become standard output: what is printed would be written into it.
+ * Opened so that printing fails. */
+static void fill_standard_files(void)
+{
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)open("/dev/null", O_RDONLY);
+}
+
 int main(int argc, char **argv)
 {
+	fill_standard_files();
 	signal(SIGPIPE, SIG_IGN);
 	int code = run(argc, argv);
 

@@ -87,13 +87,14 @@ bool print_json(const struct mc_json *value, struct mc_error *err)
 	bool ok = mc_json_write(value, MC_JSON_PRETTY, &text, err);
 	if (ok) {
 		fwrite(text.data, 1, text.length, stdout);
-		ok = output_is_written() || mc_fail(err, MC_IO, "standard output", "cannot be written");
+		ok = output_is_written() ||
+		     mc_fail(err, MC_IO, "standard output", "cannot be written");
 	}
 	mc_buf_release(&text);
 	return ok;
 }
 
-/* --- text and documents that others wrote --------------------------------------------------------------- */
+/* --- text and documents that others wrote ---------------------------------------------------- */
 
 void print_plain(FILE *out, const char *text)
 {

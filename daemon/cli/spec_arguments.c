@@ -128,9 +128,9 @@ static int unknown_option(
 	for (; own != NULL && own->name != NULL && count < MAX_KEYS; own++)
 		names[count++] = own->name + (own->name[1] == '-' ? 2 : 1);
 	const char *near = mc_nearest(word, names, count);
-	return near != NULL ? usage_error(command, "there is no option %s; did you mean --%s?",
-				  option, near)
-			    : usage_error(command, "there is no option %s", option);
+	return near != NULL
+		   ? usage_error(command, "there is no option %s; did you mean --%s?", option, near)
+		   : usage_error(command, "there is no option %s", option);
 }
 
 /* One argument, or an option and its value; *i is left at the last one used. */

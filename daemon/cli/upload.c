@@ -44,9 +44,7 @@ static int send_file(struct client *client, const struct upload *upload, int fd,
     const char *type, bool json, struct mc_json **ret)
 {
 	struct progress_display display = {.terminal = !json && isatty(STDERR_FILENO) == 1};
-	struct sending sending = {.display = &display,
-	    .name = upload->path,
-	    .bytes = bytes};
+	struct sending sending = {.display = &display, .name = upload->path, .bytes = bytes};
 	struct client_answer answer;
 	struct mc_buf path;
 	struct mc_error err;

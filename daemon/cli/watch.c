@@ -20,7 +20,7 @@ struct watch {
 	struct mc_progress progress;
 	char phase[16];        /* what progress.phase points to */
 	double layers_seconds; /* of the layers told of */
-	double end_seconds;    /* progress.seconds at the end, as last foreseen; negative: not known */
+	double end_seconds; /* progress.seconds at the end, as last foreseen; negative: not known */
 	int64_t starved;
 	struct event_stream stream;
 	bool any;                  /* an event came over this connection */
@@ -114,7 +114,8 @@ static void take_progress(struct watch *w, const struct mc_json *data)
 	w->progress.seconds = member_number(data, "seconds");
 	w->progress.seconds_left =
 	    mc_json_is_null(left) ? -1 : member_number(data, "seconds_left");
-	w->end_seconds = mc_json_is_null(left) ? -1 : w->progress.seconds + w->progress.seconds_left;
+	w->end_seconds = mc_json_is_null(left) ? -1
+					       : w->progress.seconds + w->progress.seconds_left;
 	/* lines are a line a layer, and one for each other phase */
 	if (w->display.terminal || strcmp(w->phase, "calibrate") != 0)
 		progress_show(&w->display, &w->progress);
