@@ -251,7 +251,7 @@ static void set_retry_after(struct service *service, struct http_response *respo
 	http_set_header(response, "Retry-After", text);
 }
 
-bool api_was_added(struct service *service, enum store_added added, const char *what,
+bool api_was_added(struct service *service, enum store_added added, const char *what, const char *id,
     struct http_response *response)
 {
 	switch (added) {
@@ -263,7 +263,7 @@ bool api_was_added(struct service *service, enum store_added added, const char *
 		    "this Idempotency-Key was used for another request: use a new one");
 		break;
 	case ADD_NAME_TAKEN:
-		problem_reply(response, PROBLEM_NAME_TAKEN, "there is a %s of this name", what);
+		problem_reply(response, PROBLEM_NAME_TAKEN, "there is a %s '%s'", what, id);
 		break;
 	case ADD_FULL:
 		problem_reply(response, PROBLEM_QUEUE_FULL,
@@ -327,6 +327,21 @@ static bool take_seat(struct service *service, struct http_response *response)
 	return true;
 }
 
+/* An upload lies under the id of its request; its sender calls it "the upload". */
+static void hide_upload(const struct http_response *response, char *detail)
+{
+	static const char shown[] = "the upload";
+	char name[64];
+	int length = snprintf(name, sizeof name, "datasets/%s.", http_response_request(response));
+	char *at = strstr(detail, name);
+
+	if (at == NULL)
+		return;
+	size_t whole = (size_t)length + strcspn(at + length, ":");
+	memmove(at + sizeof shown - 1, at + whole, strlen(at + whole) + 1);
+	memcpy(at, shown, sizeof shown - 1);
+}
+
 /* What moecal said when it refused, to the answer that goes with it. */
 static void reply_refusal(struct service *service, const struct mc_json *said,
     const struct mc_buf *messages, int exit_code, struct http_response *response)
@@ -344,6 +359,7 @@ static void reply_refusal(struct service *service, const struct mc_json *said,
 	snprintf(detail, sizeof detail, "%s: %s", mc_json_string(where, NULL),
 	    mc_json_string(text, NULL));
 	state_hide(service->settings.state, "", detail);
+	hide_upload(response, detail);
 	const char *name = mc_json_string(code, NULL);
 	if (strcmp(name, mc_code_name(MC_UNSUPPORTED)) == 0)
 		problem_reply(response, PROBLEM_UNSUPPORTED, "%s", detail);

@@ -51,8 +51,9 @@ bool api_idempotency_key(const struct http_request *request, char key[65], struc
 bool api_fingerprint(const struct mc_json *json, char ret_hex[MC_SHA256_HEX], struct mc_error *err) MC_CHECKED;
 /* Nothing new is taken while we stop or the disk is full. */
 bool api_require_open(struct service *service, struct http_response *response) MC_CHECKED;
-/* Replies to what an add said, unless it was ADDED or ADDED_BEFORE (then true). */
-bool api_was_added(struct service *service, enum store_added added, const char *what, struct http_response *response) MC_CHECKED;
+/* Replies to what an add of a `what` named `id` said, unless it was ADDED or ADDED_BEFORE (then true). */
+bool api_was_added(struct service *service, enum store_added added, const char *what, const char *id,
+    struct http_response *response) MC_CHECKED;
 /* A body that must be there. */
 bool api_require_body(const struct http_request *request, struct http_response *response) MC_CHECKED;
 /* No body, or {}. */

@@ -304,7 +304,7 @@ static void inspect(struct service *service, struct arrival *a, const struct ide
 		problem_reply(response, PROBLEM_INPUT, "%s: is a folder; data is a file", a->path);
 	} else if (!add_row(service, a, said, idempotency, &added, made, &err)) {
 		api_reply_error(response, &err);
-	} else if (api_was_added(service, added, "dataset", response)) {
+	} else if (api_was_added(service, added, "dataset", a->id, response)) {
 		*ret_kept = added == ADDED;
 		reply_dataset(service, made, true, added == ADDED_BEFORE, request, response);
 	}
@@ -345,6 +345,17 @@ static bool fingerprint_arrival(
 	return ok;
 }
 
+/* Data of no bytes come without a body, and then nothing but their type is there. */
+static bool require_data(const struct http_request *request, struct http_response *response)
+{
+	const char *type = http_header(request, "Content-Type");
+
+	if (request->json != NULL || type == NULL || strncmp(type, "application/json", 16) == 0)
+		return true;
+	problem_reply(response, PROBLEM_INPUT, "the upload is empty");
+	return false;
+}
+
 static bool read_arrival(
     struct arrival *a, struct http_request *request, struct http_response *response)
 {
@@ -353,7 +364,7 @@ static bool read_arrival(
 
 	*a = (struct arrival){0};
 	if (request->json != NULL || request->upload_path[0] == '\0')
-		return http_query_only(request, none, response) &&
+		return require_data(request, response) && http_query_only(request, none, response) &&
 		       api_require_body(request, response) && read_json_arrival(a, request->json, response);
 	if (!http_query_only(request, known, response))
 		return false;
@@ -387,7 +398,7 @@ void datasets_post(
 		reply_dataset(service, made, true, true, request, response);
 		return;
 	}
-	if (!api_was_added(service, added, "dataset", response) ||
+	if (!api_was_added(service, added, "dataset", a.id, response) ||
 	    !find_arrival(&a, service, request, response)) {
 		free(a.found);
 		return;

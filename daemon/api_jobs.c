@@ -344,7 +344,7 @@ static bool require_room(struct service *service, struct http_response *response
 		return false;
 	}
 	return counts.jobs[JOB_QUEUED] < service_setting(service, queued_jobs) ||
-	       api_was_added(service, ADD_FULL, "job", response);
+	       api_was_added(service, ADD_FULL, "job", "", response);
 }
 
 static void submit(struct service *service, struct job_request *job,
@@ -362,7 +362,7 @@ static void submit(struct service *service, struct job_request *job,
 		problem_reply(response, problem, "%s", detail);
 	} else if (!add_row(service, job, idempotency, &added, id, &err)) {
 		api_reply_error(response, &err);
-	} else if (api_was_added(service, added, "job", response)) {
+	} else if (api_was_added(service, added, "job", "", response)) {
 		runner_wake(service->runner);
 		reply_created(service, id, added == ADDED_BEFORE, response);
 	}
@@ -387,7 +387,7 @@ void jobs_post(struct service *service, struct http_request *request, struct htt
 		api_reply_error(response, &err);
 	else if (added == ADDED_BEFORE)
 		reply_created(service, made, true, response);
-	else if (api_was_added(service, added, "job", response))
+	else if (api_was_added(service, added, "job", "", response))
 		submit(service, &job, &idempotency, response);
 	job_request_release(&job);
 }
@@ -435,7 +435,7 @@ void job_cancel(struct service *service, struct http_request *request, struct ht
 	if (!api_job(service, request, &row, response))
 		return;
 	if (too_late)
-		problem_reply(response, PROBLEM_STATE, "the job is %s already",
+		problem_reply(response, PROBLEM_STATE, "job %s has %s already", row.id,
 		    job_state_name(row.state));
 	else
 		reply_row(response, 200, &row);

@@ -234,7 +234,7 @@ static void register_model(struct service *service, const struct wanted *wanted,
 		else if (!add_row(
 			     service, id, wanted, found, said, idempotency, &added, made, &err))
 			api_reply_error(response, &err);
-		else if (api_was_added(service, added, "model", response))
+		else if (api_was_added(service, added, "model", id, response))
 			reply_model(service, made, true, added == ADDED_BEFORE, request, response);
 		mc_json_free(said);
 	}
@@ -261,6 +261,6 @@ void models_post(
 		api_reply_error(response, &err);
 	else if (added == ADDED_BEFORE)
 		reply_model(service, made, true, true, request, response);
-	else if (api_was_added(service, added, "model", response))
+	else if (api_was_added(service, added, "model", id, response))
 		register_model(service, &wanted, id, &idempotency, request, response);
 }

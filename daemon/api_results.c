@@ -204,7 +204,7 @@ static void reply_file(struct service *service, const struct results *results, c
 		log_say(LOG_LEVEL_ERROR, results->job.id, request->id,
 		    "%s has %llu bytes, it had %llu when the job ended", path,
 		    (unsigned long long)size, (unsigned long long)bytes);
-		problem_reply(response, PROBLEM_INTERNAL, "the file was changed after the job ended");
+		problem_reply(response, PROBLEM_INTERNAL, "%s was changed after the job ended", path);
 		return;
 	}
 	http_reply_file(request, response, fd, bytes, type, sha256);

@@ -105,6 +105,7 @@ void http_reply_stream(struct http_response *response, const char *type, http_st
 /* Replaces a header of the same name. */
 void http_set_header(struct http_response *response, const char *name, const char *value);
 unsigned http_response_status(const struct http_response *response);
+const char *http_response_request(const struct http_response *response); /* the request's id */
 
 /* --- the server -------------------------------------------------------------------------------- */
 

@@ -73,6 +73,11 @@ unsigned http_response_status(const struct http_response *response)
 	return response->status;
 }
 
+const char *http_response_request(const struct http_response *response)
+{
+	return response->request_id;
+}
+
 /* --- headers ----------------------------------------------------------------------------------- */
 
 static struct http_field *find_field(struct http_response *response, const char *name)

@@ -300,6 +300,7 @@ int main(int argc, char **argv)
 {
 	struct service service = {0};
 	enum settings_action action;
+	int code = EXIT_STOPPED;
 	struct mc_error err;
 
 	mc_error_init(&err);
@@ -327,8 +328,9 @@ int main(int argc, char **argv)
 		printf("moecald %s\n", MC_VERSION);
 		break;
 	case SETTINGS_MAKE_TOKEN:
-		return make_token(&service.settings);
+		code = make_token(&service.settings);
+		break;
 	}
 	settings_release(&service.settings);
-	return EXIT_STOPPED;
+	return code;
 }

@@ -108,7 +108,10 @@ void outcome_decide(const struct child_end *end, struct outcome *ret)
 	} else if (end->want != WANT_NOTHING) {
 		asked(end, ret); /* however it ended, we wanted it to */
 	} else if (end->exit_code == RUN_SAVED || end->exit_code == RUN_INTERRUPTED) {
-		requeue(ret, LOCK_DELAY_MS); /* somebody else asked */
+		/* somebody else asked: once is fine, but not again and again for ever */
+		crash(end, ret);
+		if (ret->to == JOB_QUEUED)
+			ret->delay_ms = LOCK_DELAY_MS;
 	} else if ((end->exit_code == RUN_FAILED || end->exit_code == RUN_REFUSED) &&
 		   end->error_code[0] != '\0') {
 		explained(end, ret);

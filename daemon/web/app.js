@@ -72,7 +72,7 @@ const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many
 const figures = (value, digits = 3) => (isNumber(value) ? String(Number(value.toPrecision(digits))) : "–");
 const precise = (value) => (isNumber(value) ? value.toPrecision(3) : "–");
 const shareText = (share) => (share > 0 && share < 0.0005 ? "<0.1 %" : `${share > 0 ? (100 * share).toFixed(1) : 0} %`);
-const percent = (share) => (isNumber(share) ? `${figures(share * 100, share < 0.01 ? 2 : 3)} %` : "–");
+const percent = (share) => (isNumber(share) ? `${figures(share * 100)} %` : "–");
 
 function bytes(value) {
 	if (!isNumber(value)) return "–";
@@ -247,7 +247,7 @@ class Repeat {
 
 	/* Without a time of its own it is repeated only when it failed. */
 	plan() {
-		if (this.failures > 0) this.timer = setTimeout(() => this.poke(), Math.min(1000 * 2 ** this.failures, LONGEST_PAUSE_MS));
+		if (this.failures > 0) this.timer = setTimeout(() => this.poke(), Math.min(500 * 2 ** this.failures, LONGEST_PAUSE_MS));
 		else if (this.ms) this.timer = setTimeout(() => this.poke(), this.ms);
 	}
 }
@@ -328,16 +328,19 @@ byId("skip").addEventListener("click", (event) => {
 
 /* --- addresses of this page: #/ or #/jobs/ID, and the filters ------------------------------------ */
 
-const place = { job: null, states: new Set(), model: "" };
-
+/* What the address says; the event that tells of a change comes later than the change. */
 function readPlace() {
 	const [path, query] = location.hash.replace(/^#/, "").split("?");
 	const found = /^\/jobs\/([a-z0-9][a-z0-9._-]{0,63})$/.exec(path);
 	const parameters = new URLSearchParams(query ?? "");
-	place.job = found ? found[1] : null;
-	place.states = new Set((parameters.get("state") ?? "").split(",").filter((state) => STATES.includes(state)));
-	place.model = parameters.get("model") ?? "";
+	return {
+		job: found ? found[1] : null,
+		states: new Set((parameters.get("state") ?? "").split(",").filter((state) => STATES.includes(state))),
+		model: parameters.get("model") ?? "",
+	};
 }
+
+let place = readPlace(); /* what is shown */
 
 function addressOf(job, states = place.states, model = place.model) {
 	const parts = [];
@@ -427,12 +430,12 @@ const STATE_CHIPS = new Map();
 for (const state of STATES.filter((s) => s !== "canceling")) {
 	const chip = el("button", { type: "button", class: "chip", "aria-pressed": "false" }, icon(state), state);
 	chip.addEventListener("click", () => {
-		const states = new Set(place.states);
+		const { job, states, model } = readPlace();
 		/* those who look for running jobs mean the ones that are being canceled too */
 		const both = state === "running" ? ["running", "canceling"] : [state];
 		const drop = states.has(state);
 		for (const one of both) drop ? states.delete(one) : states.add(one);
-		location.hash = addressOf(place.job, states);
+		location.hash = addressOf(job, states, model);
 	});
 	STATE_CHIPS.set(state, chip);
 }
@@ -441,7 +444,10 @@ byId("states").replaceChildren(...STATE_CHIPS.values());
 let typing = 0;
 byId("model").addEventListener("input", () => {
 	clearTimeout(typing);
-	typing = setTimeout(() => (location.hash = addressOf(place.job, place.states, byId("model").value.trim())), 400);
+	typing = setTimeout(() => {
+		const { job, states } = readPlace();
+		location.hash = addressOf(job, states, byId("model").value.trim());
+	}, 400);
 });
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("older").addEventListener("click", () => {
@@ -453,6 +459,9 @@ byId("newer").addEventListener("click", () => {
 	if (pages.cursors.length > 1) pages.cursors.pop();
 	list.poke();
 });
+
+/* What the caller wrote on the job. */
+const labelsOf = (spec) => Object.entries(spec?.metadata ?? {}).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]);
 
 function noteOf(job) {
 	const parts = [job.state === "failed" && job.reason ? job.reason.code : null];
@@ -473,15 +482,18 @@ function fillItem(item, job) {
 	setAttributes(link, { href: addressOf(job.id) });
 	if (item.dataset.key !== key) {
 		item.dataset.key = key;
+		const labels = labelsOf(job.spec);
 		const bar = el("div", { class: "mini", "aria-hidden": "true" }, el("div"));
 		bar.hidden = job.state !== "running";
 		bar.firstChild.style.width = `${100 * doneShare(job.progress)}%`;
-		link.replaceChildren(
+		link.replaceChildren();
+		fill(link, [
 			el("span", { class: "job-item-top" }, stateLabel(job.state), el("time", { datetime: job.created_at, title: wholeTime(job.created_at) })),
 			el("span", { class: "job-item-name" }, `${modelName(job)} · ${recipeName(job.spec?.recipe)}`),
 			el("span", { class: "job-item-note" }, noteOf(job) || job.id),
+			labels.length > 0 && el("span", { class: "job-item-labels" }, labels.map(([name, value]) => `${name}: ${value}`).join(" · ")),
 			bar,
-		);
+		]);
 	}
 	setText(link.querySelector("time"), ago(job.created_at));
 	if (job.id === place.job) link.setAttribute("aria-current", "true");
@@ -519,7 +531,8 @@ function showJobs() {
 				? [el("p", null, "No job is like that.")]
 				: [
 						el("p", null, "No job yet. This submits one:"),
-						el("pre", null, `curl ${location.origin}/v1/jobs \\\n  -H 'Content-Type: application/json' \\\n  -d '{"model": "…", "dataset": "…", "recipe": "W4A16"}'`),
+						el("pre", { tabindex: "0", "aria-label": "Command" }, `curl ${location.origin}/v1/jobs \\\n  -H 'Content-Type: application/json' \\\n  -d '{"model": "…", "dataset": "…", "recipe": "W4A16"}'`),
+						el("p", null, "or ", el("code", null, "moecal submit SPEC"), " in a terminal. ", el("a", { href: "/v1/openapi.json" }, "The whole API")),
 					]),
 		);
 	byId("pages").hidden = pages.cursors.length === 1 && !pages.next;
@@ -577,7 +590,7 @@ const list = new Repeat(async () => {
 function chooseFirst() {
 	const first = jobs.find((job) => job.state === "running") ?? jobs[0];
 	setText(byId("placeholder-text"), jobs.length > 0 ? "Choose a job." : "The coverage, the errors and the verdict of a job appear here.");
-	if (first && matchMedia("(min-width: 1000px)").matches) location.replace(addressOf(first.id));
+	if (first && !readPlace().job && matchMedia("(min-width: 1000px)").matches) location.replace(addressOf(first.id));
 }
 
 /* --- the chosen job: following it -------------------------------------------------------------- */
@@ -693,6 +706,7 @@ class Watch {
 			list.poke();
 			service.poke();
 		}
+		if (!before && !jobs.some((job) => job.id === this.id)) list.poke();
 		showJob(data, this.ahead);
 		this.look();
 	}
@@ -818,7 +832,7 @@ class Watch {
 	/* What an event says of the layers, before the next progress does. */
 	setLayers({ layers_done, layers_total }, starved, back) {
 		const before = this.job.progress;
-		const progress = { phase: "calibrate", ...before, layers_done, layers_total, layer_fraction: 0 };
+		const progress = { ...before, phase: "calibrate", layers_done, layers_total, layer_fraction: 0 };
 		const known = layers_done === 0 ? 0 : (before?.starved ?? 0);
 		progress.starved = known + (layers_done > (before?.layers_done ?? 0) ? starved : 0);
 		this.setProgress(progress, back);
@@ -863,6 +877,7 @@ function showHead(job) {
 	]);
 }
 
+const layersOf = (progress, plan) => progress?.layers_total ?? plan?.layers ?? 0;
 const PHASE_TEXTS = { export: "writing the checkpoint", verify: "reading it again" };
 
 function phaseItem(phase, i, at, state) {
@@ -873,8 +888,8 @@ function phaseItem(phase, i, at, state) {
 
 /* On the left how far it is, or came. */
 function progressText({ state, progress, plan }) {
-	const total = progress?.layers_total ?? plan?.layers ?? 0;
-	const done = progress?.layers_done ?? 0;
+	const total = layersOf(progress, plan);
+	const done = state === "succeeded" ? total : (progress?.layers_done ?? 0);
 	const parts = [`${count(done)} of ${plural(total, "layer")}`];
 	if (!FINAL.has(state) && progress) parts.unshift(`${Math.floor(100 * doneShare(progress))} %`);
 	if (state === "running" && PHASE_TEXTS[progress?.phase]) parts.push(PHASE_TEXTS[progress.phase]);
@@ -890,7 +905,7 @@ function timeText({ state, progress, plan, started_at: started, finished_at: fin
 	}
 	if (state === "canceling") return "stopping";
 	if (FINAL.has(state)) return started ? `${state === "succeeded" ? "took" : "ended after"} ${duration((Date.parse(finished) - Date.parse(started)) / 1000)}` : "never started";
-	const left = progress ? progress.seconds_left : plan?.seconds;
+	const left = progress?.seconds_left ?? (isNumber(progress?.seconds) ? null : plan?.seconds);
 	if (!isNumber(left)) return "time left is not known yet";
 	const soFar = isNumber(progress?.seconds) ? `${duration(progress.seconds)} so far · ` : "";
 	return `${soFar}${duration(left)} left${left >= 60 ? `, done about ${clock(Date.now() + left * 1000)}` : ""}`;
@@ -899,7 +914,8 @@ function timeText({ state, progress, plan, started_at: started, finished_at: fin
 /* Always there, so that nothing moves when a job starts or ends. */
 function showProgress(job, ahead) {
 	const { state, progress } = job;
-	const at = state === "succeeded" ? PHASES.length : progress ? PHASES.indexOf(progress.phase) : job.attempt > 0 ? 0 : -1;
+	const begun = job.attempt > 0 ? 0 : -1;
+	const at = state === "succeeded" ? PHASES.length : job.reason?.code === "verdict-failed" ? PHASES.indexOf("verify") : progress ? PHASES.indexOf(progress.phase) : begun;
 	byId("phases").replaceChildren(...PHASES.map((phase, i) => phaseItem(phase, i, at, state)));
 	const bar = byId("progress-bar");
 	const share = state === "succeeded" ? 1 : doneShare(progress);
@@ -925,8 +941,10 @@ function showPlan(job) {
 		isNumber(plan.disk_bytes) && fact("Disk planned", bytes(plan.disk_bytes)),
 		fact("Priority", count(spec.priority ?? 0)),
 		isNumber(spec.deadline_seconds) && fact("Deadline", duration(spec.deadline_seconds)),
-		...Object.entries(spec.metadata ?? {}).map(([name, value]) => fact(name, typeof value === "string" ? value : JSON.stringify(value))),
 	]);
+	const labels = labelsOf(spec);
+	byId("labels").hidden = labels.length === 0;
+	setFacts(byId("labels"), labels.map(([name, value]) => fact(name, value)));
 	setText(byId("spec"), JSON.stringify(spec, null, 2));
 	const links = job.links ?? {};
 	byId("raw-links").replaceChildren(
@@ -974,7 +992,7 @@ byId("confirm-yes").addEventListener("click", async () => {
 async function readResults(watch) {
 	try {
 		if (!(await readArtifacts(watch, null))) {
-			if (!watch.over && watch.job.attempt > 0) showNoVerdict("There is none: the job ended before its checks.");
+			if (!watch.over && watch.job.attempt > 0) showNoVerdict("None", "The job ended before its checks.");
 			return;
 		}
 		const verdict = await getJson(`/v1/jobs/${watch.id}/verdict`, watch.signal);
@@ -985,18 +1003,21 @@ async function readResults(watch) {
 	}
 }
 
-function showNoVerdict(text) {
+/* As high as a verdict whose checks are closed. */
+function showNoVerdict(text, note) {
 	const line = byId("verdict-line");
-	line.className = "verdict-line none";
+	line.className = "verdict-line";
 	delete line.dataset.valid;
-	line.replaceChildren(text);
+	setText(line, text);
+	setText(byId("verdict-note"), note);
+	byId("verdict-note").hidden = false;
 	byId("verdict-details").hidden = true;
 	byId("verdict").hidden = false;
 }
 
 /* What will be there takes its place from the beginning. */
 function awaitResults(job) {
-	showNoVerdict("Not yet: what was written is read again and checked at the end.");
+	showNoVerdict("Not yet", "In the end, what was written is read again and held against what was computed.");
 	heat.expect(job);
 	plots.expect();
 }
@@ -1004,7 +1025,8 @@ function awaitResults(job) {
 /* ... and goes when it cannot come any more. */
 function forgoResults(job) {
 	if (byId("plots").childElementCount === 0) byId("errors").hidden = true;
-	if (job.attempt === 0) for (const id of ["verdict", "coverage"]) byId(id).hidden = true;
+	if (heat.layers.length === 0) byId("coverage").hidden = true;
+	if (job.attempt === 0) byId("verdict").hidden = true;
 }
 
 const exampleText = (example) => (typeof example === "string" ? example : JSON.stringify(example));
@@ -1034,6 +1056,7 @@ function showVerdict(verdict) {
 	/* it was waited for: a long table would push away what is being looked at */
 	const waited = !byId("verdict").hidden;
 	byId("verdict-details").open = !verdict.valid || !waited;
+	byId("verdict-note").hidden = true;
 	byId("verdict-details").hidden = false;
 	byId("verdict").hidden = false;
 }
@@ -1500,8 +1523,10 @@ class Errors {
 	}
 
 	doneLayers() {
-		const { job } = this.watch;
-		return job.progress?.layers_done ?? (job.state === "succeeded" ? (job.plan?.layers ?? 0) : 0);
+		const { state, reason, progress, plan } = this.watch.job;
+		/* the end of a job may be known without the last of its progress */
+		const whole = state === "succeeded" || reason?.code === "verdict-failed";
+		return whole ? layersOf(progress, plan) : (progress?.layers_done ?? 0);
 	}
 
 	async readLayer(layer) {
@@ -1671,9 +1696,9 @@ const plots = {
 	show(errors) {
 		if (errors.watch !== watched) return;
 		const found = new Set([...errors.layers.values()].flatMap((groups) => [...groups.keys()]));
-		byId("errors").hidden = found.size === 0;
-		byId("errors-details").hidden = false;
 		if (found.size === 0) return;
+		byId("errors").hidden = false;
+		byId("errors-details").hidden = false;
 		const panels = PANELS.map((panel) => ({ panel, keys: panel.roles.map((role) => (panel.experts ? `${role} of experts` : role)).filter((key) => found.delete(key)) }));
 		/* linears of another kind, four to a plot */
 		for (let rest = [...found].sort(); rest.length > 0; rest = rest.slice(4)) panels.push({ panel: { title: rest.slice(0, 4).join(", ") }, keys: rest.slice(0, 4) });
@@ -1725,7 +1750,7 @@ const plots = {
 let filterKey = "";
 
 function route() {
-	readPlace();
+	place = readPlace();
 	showFilters();
 	const key = addressOf(null);
 	if (key !== filterKey) {

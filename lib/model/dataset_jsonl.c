@@ -116,7 +116,7 @@ static bool add_line(struct mc_samples *s, const struct mc_json *line, const cha
 	size_t length;
 
 	if (mc_json_type(line) != MC_JSON_OBJECT)
-		return mc_fail(err, MC_UNSUPPORTED, where, "a line must be an object, not %s",
+		return mc_fail(err, MC_INVALID, where, "a line must be an object, not %s",
 		    mc_json_type_name(mc_json_type(line)));
 	if (ids != NULL)
 		return add_ids(s, ids, where, err);
@@ -124,7 +124,7 @@ static bool add_line(struct mc_samples *s, const struct mc_json *line, const cha
 		return mc_fail(err, MC_INVALID, where,
 		    "has neither \"input_ids\" nor the text column \"%s\"", text_column);
 	if (mc_json_type(text) != MC_JSON_STRING)
-		return mc_fail(err, MC_UNSUPPORTED, where, "\"%s\" is a %s, needed a string",
+		return mc_fail(err, MC_INVALID, where, "\"%s\" must be a string, not %s",
 		    text_column, mc_json_type_name(mc_json_type(text)));
 	const char *bytes = mc_json_string(text, &length);
 	return mc_samples_add_text(s, bytes, length, where, err);
