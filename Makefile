@@ -202,7 +202,7 @@ SHARED ?= ../shared
 comma := ,
 .PHONY: parity parity-models parity-tokenizers parity-perplexity interop
 # Cases that must pass; others are skipped by name while their scheme is not there yet.
-PARITY_REQUIRED := W[0-9]A16*,w4a16-g*,w4a16-channel*,W8A8*,W4A8*,FP8,FP8.f32,FP8-routed*,FP8_DYNAMIC*,FP8_BLOCK*,w8a8-static*,w4a8-fp8-static*
+PARITY_REQUIRED := W[0-9]A16*,w4a16-g*,w4a16-channel*,W8A8*,W4A8*,FP8,FP8.f32,FP8-routed*,FP8_DYNAMIC*,FP8_BLOCK*,w8a8-static*,w4a8-fp8-static*,kv-fp8*,w4a16-kv-fp8*,attention-fp8*
 parity: deps $(BUILD)/doors/parity ## quantized tensors against llm-compressor's
 	@$(BUILD)/doors/parity $(if $(FIXTURES),,--require '$(PARITY_REQUIRED)') --models $(or $(MODELS),$(SHARED)/models) $(or $(FIXTURES),$(SHARED)/fixtures/quantization/presets)
 parity-models: deps $(BUILD)/doors/parity_models ## forward passes against transformers'

@@ -15,7 +15,9 @@ struct mc_job {
 	size_t *scheme; /* [model.modules_count]: index of a scheme or MC_NO_SCHEME; owned */
 	struct mc_scheme *schemes; /* borrowed: the recipe's config groups, formats inferred */
 	size_t schemes_count;
-	size_t quantized; /* modules with a scheme */
+	size_t *attention; /* [layers]: scheme of the layer's attention module (q, k, v) or
+			    * MC_NO_SCHEME; owned */
+	size_t quantized; /* modules with a scheme, attention modules with a KV scheme among them */
 	char **warnings;  /* sentences for the user; owned */
 	size_t warnings_count;
 };
@@ -33,6 +35,10 @@ void mc_job_close(struct mc_job *job);
 enum mc_dtype mc_job_weight_dtype(const struct mc_job *job, const struct mc_module *module);
 /* The scheme of module number `index`, or NULL. */
 const struct mc_scheme *mc_job_scheme(const struct mc_job *job, size_t index);
+/* How a layer's attention module quantizes k and v, and q alike when *ret_query; NULL: it does not.
+ * A config group that targets the module itself goes before kv_cache_scheme. */
+const struct mc_quant_args *mc_job_attention(
+    const struct mc_job *job, size_t layer, bool *ret_query);
 /* True when experts see all tokens. */
 bool mc_job_sees_all(const struct mc_job *job);
 /* An expert with fewer routed tokens counts as starved: 1 % of an even share, at least 1. */

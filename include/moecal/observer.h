@@ -1,5 +1,5 @@
 /*
- * observer.h - statistics of linears' inputs
+ * observer.h - statistics of linears' inputs, and ranges of attention's heads
  *
  * One mc_input_stats holds what was seen at one site (of one expert). Ranges are kept per sequence,
  * because a sequence is a calibration batch: the running observers are then a fold over them.
@@ -69,6 +69,29 @@ struct mc_moments mc_input_stats_moments(const struct mc_input_stats *stats);
 void mc_input_stats_mean_square(const struct mc_input_stats *stats, float *ret);
 
 /*
+ * Ranges of what enters attention, a head and a sequence. Slices of the tap cut heads wherever they
+ * end, so what is kept is a range of each piece: head h within slice s is piece h + s, which no other
+ * pair is, as both only grow along the channels.
+ */
+struct mc_head_ranges {
+	size_t heads, head_dim, sequences, pieces;
+	float *min; /* [pieces + 1, sequences]; +inf where nothing was seen; the last row is scratch */
+	float *max; /* likewise; -inf */
+};
+/* From env->arena, nothing seen. Errors: NO_MEMORY. */
+bool mc_head_ranges_init(struct mc_head_ranges *ranges, size_t heads, size_t head_dim,
+    size_t sequences, const struct mc_env *env, struct mc_error *err) MC_CHECKED;
+uint64_t mc_head_ranges_bytes(size_t heads, size_t head_dim, size_t sequences);
+/* Adds a slice of the site; slices of distinct first_channel may be added at once. Errors: CORRUPT
+ * when a value is not finite, by token and head; the ranges are of no use then. */
+bool mc_head_ranges_add(struct mc_head_ranges *ranges, const struct mc_tap_slice *slice,
+    const uint64_t *start, struct mc_error *err) MC_CHECKED;
+/* The observer's range of one head (MC_NO_INDEX: of all together) over the sequences in order. Not
+ * from several threads. */
+struct mc_range mc_head_ranges_range(
+    struct mc_head_ranges *ranges, size_t head, const struct mc_observer *observer);
+
+/*
  * The statistics of one layer: one mc_input_stats a site, one an expert for down, and, in routed
  * mode, one an expert for gate/up besides the layer's. Its tap feeds them and coverage.
  */
@@ -82,6 +105,7 @@ struct mc_layer_observer {
 	struct mc_input_stats *expert_down;    /* [E]; NULL in a dense layer */
 	size_t experts;
 	struct mc_coverage_layer *coverage;    /* borrowed; NULL in a dense layer */
+	struct mc_head_ranges *query, *key, *value; /* borrowed, set by who wants them; else NULL */
 };
 bool mc_layer_observer_init(struct mc_layer_observer *observer, const struct mc_model *model, size_t layer,
     const struct mc_batch *batch, bool see_all_tokens, struct mc_coverage_layer *coverage,

@@ -57,6 +57,8 @@ void mc_add_to(const float *x, float *y, size_t n); /* y += x */
 
 /* Range of n values, n >= 1; NaN anywhere makes both NaN. */
 void mc_range(const float *x, size_t n, float *ret_min, float *ret_max);
+/* The same of rows x [rows, n] (row stride ldx); *min and *max are widened to what was seen. */
+void mc_range_rows(const float *x, size_t ldx, size_t rows, size_t n, float *min, float *max);
 /* True when all n values are finite. */
 bool mc_all_finite(const float *x, size_t n);
 /* sum of x and of x^2 in float64 in a fixed order */

@@ -1,5 +1,6 @@
 /*
- * tap.h - forward offers every linear's inputs to whoever listens; it knows nothing of statistics
+ * tap.h - forward offers every linear's inputs, and what attention works on, to whoever listens; it
+ * knows nothing of statistics
  *
  * Inputs are offered in slices of channels, so that listening is parallel and sums stay in token
  * order: for one (site, expert, first_channel) the calls come one after another, rows in ascending
@@ -22,6 +23,11 @@ enum mc_site {
 	MC_SITE_GATE_UP, /* input of gate and up, all tokens, once for all experts; D */
 	MC_SITE_EXPERT_GATE_UP, /* routed mode only: besides, the same for one expert's tokens; D */
 	MC_SITE_DOWN, /* input of down: of an expert, of the dense MLP (expert MC_NO_INDEX); F */
+	/* What enters attention, head after head, never with `rows`: q and k after their norm and
+	 * rotation, k and v as they enter the cache. */
+	MC_SITE_QUERY, /* heads * head_dim channels */
+	MC_SITE_KEY,   /* kv_heads * head_dim */
+	MC_SITE_VALUE, /* kv_heads * head_dim */
 	MC_SITE_COUNT
 };
 

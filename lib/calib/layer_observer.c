@@ -114,6 +114,9 @@ static struct mc_input_stats *stats_for(
 			return &observer->dense_down;
 		stats = observer->expert_down;
 		break;
+	case MC_SITE_QUERY:
+	case MC_SITE_KEY:
+	case MC_SITE_VALUE:
 	case MC_SITE_COUNT:
 		break;
 	}
@@ -132,6 +135,12 @@ static const char *site_name(enum mc_site site)
 		return "gate and up";
 	case MC_SITE_DOWN:
 		return "down";
+	case MC_SITE_QUERY:
+		return "attention (q)";
+	case MC_SITE_KEY:
+		return "attention (k)";
+	case MC_SITE_VALUE:
+		return "attention (v)";
 	case MC_SITE_COUNT:
 		break;
 	}
@@ -152,12 +161,33 @@ static bool fail_in_layer(const struct mc_layer_observer *observer,
 	return mc_fail(err, code, where, "%s", text);
 }
 
+static bool is_attention(enum mc_site site)
+{
+	return site == MC_SITE_QUERY || site == MC_SITE_KEY || site == MC_SITE_VALUE;
+}
+
+/* What enters attention is watched only where somebody asked for it. */
+static bool take_heads(
+    struct mc_layer_observer *observer, const struct mc_tap_slice *slice, struct mc_error *err)
+{
+	struct mc_head_ranges *heads = slice->site == MC_SITE_QUERY ? observer->query
+				       : slice->site == MC_SITE_KEY ? observer->key
+								    : observer->value;
+	struct mc_error why;
+
+	mc_error_init(&why);
+	return heads == NULL || mc_head_ranges_add(heads, slice, observer->batch->start, &why) ||
+	       fail_in_layer(observer, slice, why.code, why.text, err);
+}
+
 static bool take_inputs(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
 {
 	struct mc_layer_observer *observer = ctx;
 	struct mc_input_stats *stats = stats_for(observer, slice->site, slice->expert);
 	struct mc_error why;
 
+	if (is_attention(slice->site))
+		return take_heads(observer, slice, err);
 	if (stats == NULL)
 		return fail_in_layer(observer, slice, MC_INTERNAL,
 		    "inputs were offered that this layer's statistics have no place for", err);

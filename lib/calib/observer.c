@@ -14,6 +14,7 @@
 #include "moecal/ops.h"
 
 #include "name.h"
+#include "sequence.h"
 
 static const struct {
 	const char *name;
@@ -115,22 +116,6 @@ static uint64_t token_of(const struct mc_tap_slice *slice, size_t i)
 	return (uint64_t)slice->first_token + (slice->rows != NULL ? slice->rows[i] : i);
 }
 
-/* The sequence of a token: the last that starts at or before it and is not empty. */
-static size_t sequence_of(const uint64_t *start, size_t sequences, uint64_t token)
-{
-	size_t low = 0, high = sequences;
-
-	mc_assert(sequences > 0 && token >= start[0] && token < start[sequences]);
-	while (high - low > 1) {
-		size_t middle = low + (high - low) / 2;
-		if (start[middle] <= token)
-			low = middle;
-		else
-			high = middle;
-	}
-	return low;
-}
-
 /* Rows [from, ret) belong to the sequence that ends before token `end`. */
 static size_t rows_before(const struct mc_tap_slice *slice, size_t from, uint64_t end)
 {
@@ -171,7 +156,7 @@ bool mc_input_stats_add(struct mc_input_stats *stats, const struct mc_tap_slice 
 	mc_assert(first % MC_TAP_CHANNELS == 0 && first < stats->channels &&
 		  slice->channels <= MC_TAP_CHANNELS && slice->channels <= stats->channels - first);
 	for (size_t i = 0; i < slice->count; i = end) {
-		size_t sequence = sequence_of(start, stats->sequences, token_of(slice, i));
+		size_t sequence = mc_sequence_of(start, stats->sequences, token_of(slice, i));
 		float *min = &stats->slice_min[number * stats->sequences + sequence];
 		float *max = &stats->slice_max[number * stats->sequences + sequence];
 

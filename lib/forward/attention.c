@@ -103,6 +103,17 @@ static bool head_item(void *ctx, size_t item, unsigned worker, struct mc_error *
 
 /* --- a group of sequences ----------------------------------------------------------------- */
 
+static bool offer_heads(const struct attention *a, const struct mc_tap *tap, size_t tokens,
+    size_t first_token, struct mc_error *err)
+{
+	const struct mc_env *env = a->env;
+
+	return mc_offer_rows(
+		   tap, MC_SITE_QUERY, a->q, a->q_width, tokens, first_token, env, err) &&
+	       mc_offer_rows(tap, MC_SITE_KEY, a->k, a->kv_width, tokens, first_token, env, err) &&
+	       mc_offer_rows(tap, MC_SITE_VALUE, a->v, a->kv_width, tokens, first_token, env, err);
+}
+
 static bool group_forward(
     const struct attention *a, float *hidden, const struct mc_tap *tap, struct mc_error *err)
 {
@@ -122,6 +133,7 @@ static bool group_forward(
 	       mc_linear(a->x, width, tokens, &layer->v, a->v, a->kv_width, env, err) &&
 	       mc_pool_run(env->pool, sequences * (config->heads + config->kv_heads), prepare_item,
 		   ctx, err) &&
+	       offer_heads(a, tap, tokens, token, err) &&
 	       mc_pool_run(env->pool, sequences * config->heads, head_item, ctx, err) &&
 	       mc_offer_rows(tap, MC_SITE_O, a->heads, a->q_width, tokens, token, env, err) &&
 	       mc_linear(a->heads, a->q_width, tokens, &layer->o, a->x, width, env, err) &&

@@ -40,6 +40,37 @@ MC_SIMD void mc_range(const float *x, size_t n, float *ret_min, float *ret_max)
 	*ret_max = nan != 0 ? NAN : mc_fold_max(high);
 }
 
+MC_SIMD void mc_range_rows(
+    const float *x, size_t ldx, size_t rows, size_t n, float *min, float *max)
+{
+	float low[MC_LANES], high[MC_LANES];
+	uint32_t nan = is_nan(*min) | is_nan(*max);
+	for (size_t l = 0; l < MC_LANES; l++) {
+		low[l] = *min;
+		high[l] = *max;
+	}
+	for (size_t r = 0; r < rows; r++) {
+		const float *row = x + r * ldx;
+		size_t i = 0;
+		for (; i + MC_LANES <= n; i += MC_LANES) {
+			for (size_t l = 0; l < MC_LANES; l++) {
+				low[l] = row[i + l] < low[l] ? row[i + l] : low[l];
+				high[l] = row[i + l] > high[l] ? row[i + l] : high[l];
+				nan |= is_nan(row[i + l]);
+			}
+		}
+		for (size_t l = 0; i < n; i++, l++) {
+			low[l] = row[i] < low[l] ? row[i] : low[l];
+			high[l] = row[i] > high[l] ? row[i] : high[l];
+			nan |= is_nan(row[i]);
+		}
+	}
+	for (size_t l = 1; l < MC_LANES; l++)
+		low[0] = low[l] < low[0] ? low[l] : low[0];
+	*min = nan != 0 ? NAN : low[0];
+	*max = nan != 0 ? NAN : mc_fold_max(high);
+}
+
 MC_SIMD bool mc_all_finite(const float *x, size_t n)
 {
 	uint32_t bad = 0;

@@ -188,7 +188,8 @@ bool mc_config_groups_read(struct mc_quant_config *config, const struct mc_field
 		mc_field_wrong_type(field, "an object of groups", reader->problems);
 		return true;
 	}
-	if (mc_json_size(field->value) == 0)
+	/* written files have none where only the KV cache is quantized */
+	if (mc_json_size(field->value) == 0 && !reader->written)
 		mc_problems_add(
 		    reader->problems, field->where, "is empty; needed at least one group");
 	while (mc_json_next(&member)) {

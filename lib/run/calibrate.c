@@ -22,6 +22,7 @@
 #include "export.h"
 #include "folder.h"
 #include "manifest.h"
+#include "quantize_attention.h"
 #include "quantize_layer.h"
 
 #include "moecal/alloc.h"
@@ -257,7 +258,8 @@ static bool calibrate_layer(struct run *run, size_t index, struct mc_error *err)
 				  model->config.experts_per_token, &coverage, err))
 			return false;
 		if (!mc_layer_observer_init(
-			&observer, model, index, &run->batch, all, coverage, run->env, err))
+			&observer, model, index, &run->batch, all, coverage, run->env, err) ||
+		    !mc_observe_attention(run->job, index, &observer, run->env, err))
 			return false;
 		struct mc_tap tap = counting_tap(run, &observer, index);
 		if (!mc_forward_layer(&layer, &run->batch, run->hidden, &tap, run->env, err))

@@ -295,3 +295,66 @@ bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *c
 	mc_arena_rewind(arena, mark);
 	return ok;
 }
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+uint64_t mc_check_attention_bytes(const struct mc_packed *layout)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < layout->count; i++) /* as written, as computed, and as floats */
+		bytes += 2 * (mc_tensor_bytes(&layout->items[i].tensor) + 64) +
+			 mc_tensor_elements(&layout->items[i].tensor) * sizeof(float) + 64;
+	return bytes;
+}
+
+static void check_zero_points(struct mc_verdict *verdict, const char *name, const char *what,
+    const struct mc_tensor *t, const struct mc_quant_args *args)
+{
+	struct mc_code_range range = mc_code_range(args);
+	size_t bad = 0, count = mc_tensor_elements(t);
+	const int8_t *codes = t->data;
+
+	for (size_t i = 0; i < count; i++)
+		if (t->dtype == MC_I8)
+			bad += (float)codes[i] < range.min || (float)codes[i] > range.max;
+		else
+			bad += ((uint8_t)codes[i] & 0x7f) == 0x7f; /* E4M3 NaN */
+	if (bad > 0)
+		mc_verdict_fail(verdict, MC_CHECK_CODES,
+		    "%s.%s: %zu of %zu zero points are out of range", name, what, bad, count);
+	else
+		mc_verdict_pass(verdict, MC_CHECK_CODES, 1);
+}
+
+bool mc_check_attention(struct mc_verdict *verdict, const struct mc_module_check *check,
+    const struct mc_packed *layout, const struct mc_quant_args *args,
+    const struct mc_tensor_source *source, struct mc_arena *arena, struct mc_error *err)
+{
+	size_t mark = mc_arena_mark(arena);
+	struct mc_packed packed = *layout;
+	bool complete;
+	bool ok = read_tensors(verdict, check, source, &packed, arena, &complete, err) &&
+		  (!complete || check->computed == NULL ||
+		      compare_computed(verdict, check, &packed, arena, err));
+
+	for (size_t i = 0; ok && i < packed.count; i++) {
+		const struct mc_tensor *t = &packed.items[i].tensor;
+		const char *what = packed.items[i].suffix;
+		size_t count = mc_tensor_elements(t);
+		if (t->data == NULL)
+			continue; /* said already: missing or misshapen */
+		if (strstr(what, "zero_point") != NULL) {
+			check_zero_points(verdict, check->name, what, t, args);
+			continue;
+		}
+		float *scale = mc_arena_alloc(arena, count, sizeof *scale, "scales", err);
+		ok = scale != NULL;
+		if (ok) {
+			mc_widen(t->dtype, t->data, scale, count);
+			check_scales(verdict, check->name, what, scale, count);
+		}
+	}
+	mc_arena_rewind(arena, mark);
+	return ok;
+}

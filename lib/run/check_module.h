@@ -1,5 +1,5 @@
 /*
- * check_module.h - everything that a verdict says about one quantized linear
+ * check_module.h - everything that a verdict says about one quantized linear or attention module
  */
 #ifndef MC_RUN_CHECK_MODULE_H
 #define MC_RUN_CHECK_MODULE_H
@@ -34,6 +34,14 @@ bool mc_check_module_bytes(const struct mc_scheme *scheme, enum mc_dtype dt, siz
 /* Adds to verdict; false only when something cannot be read. One thread; arena is the worker's. */
 bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *check,
     const struct mc_tensor_source *source, struct mc_arena *arena, struct mc_error *err) MC_CHECKED;
+
+/* The same of an attention module's parameters: layout as mc_attention_layout makes it, args those
+ * of q, k and v; of `check` only name and computed matter. */
+bool mc_check_attention(struct mc_verdict *verdict, const struct mc_module_check *check,
+    const struct mc_packed *layout, const struct mc_quant_args *args,
+    const struct mc_tensor_source *source, struct mc_arena *arena, struct mc_error *err) MC_CHECKED;
+/* Arena bytes that it takes at most. */
+uint64_t mc_check_attention_bytes(const struct mc_packed *layout);
 
 /* Moves what `from` counted into `into`; `from` is empty afterwards. */
 void mc_verdict_merge(struct mc_verdict *into, struct mc_verdict *from);

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "quantize_attention.h"
+
 #include "moecal/alloc.h"
 #include "moecal/file.h"
 #include "moecal/pack.h"
@@ -117,20 +119,13 @@ static bool add_part(struct outputs *list, const struct mc_st_file *file,
 	return add_output(list, item, err);
 }
 
-/* Every computed tensor of module `m`: part entries whose name is "<module>.<suffix>". */
-static bool add_computed(struct outputs *list, const struct mc_job *job, size_t index,
+/* Part entries whose name is "<module>.<suffix>". */
+static bool add_parts(struct outputs *list, const struct mc_packed *layout, const char *module,
     const struct mc_parts *parts, struct mc_error *err)
 {
-	const struct mc_module *m = job->model.modules[index];
-	const struct mc_scheme *scheme = mc_job_scheme(job, index);
-	struct mc_packed layout;
-
-	if (!mc_pack_layout(
-		scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name, &layout, err))
-		return false;
-	for (size_t i = 0; i < layout.count; i++) {
+	for (size_t i = 0; i < layout->count; i++) {
 		const struct mc_st_file *file;
-		char *name = mc_format(err, "%s.%s", m->name, layout.items[i].suffix);
+		char *name = mc_format(err, "%s.%s", module, layout->items[i].suffix);
 		const struct mc_st_entry *entry = name == NULL ? NULL
 							       : mc_parts_find(parts, name, &file);
 		bool ok = entry != NULL ? add_part(list, file, entry, err)
@@ -140,7 +135,30 @@ static bool add_computed(struct outputs *list, const struct mc_job *job, size_t 
 		if (!ok)
 			return false;
 	}
-	return m->bias == NULL || add_original(list, job, m->bias, true, err);
+	return true;
+}
+
+/* Every computed tensor of a linear, and its bias. */
+static bool add_computed(struct outputs *list, const struct mc_job *job, size_t index,
+    const struct mc_parts *parts, struct mc_error *err)
+{
+	const struct mc_module *m = job->model.modules[index];
+	const struct mc_scheme *scheme = mc_job_scheme(job, index);
+	struct mc_packed layout;
+
+	return mc_pack_layout(
+		   scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name, &layout, err) &&
+	       add_parts(list, &layout, m->name, parts, err) &&
+	       (m->bias == NULL || add_original(list, job, m->bias, true, err));
+}
+
+static bool add_attention(struct outputs *list, const struct mc_job *job, const struct mc_module *m,
+    const struct mc_parts *parts, struct mc_error *err)
+{
+	struct mc_packed layout;
+
+	mc_job_attention_layout(job, m->layer, &layout);
+	return add_parts(list, &layout, m->name, parts, err);
 }
 
 static int compare_pointers(const void *a, const void *b)
@@ -191,6 +209,8 @@ static bool list_checkpoint(struct outputs *list, const struct mc_export *export
 		bool ok = true;
 		if (mc_job_scheme(job, i) != NULL)
 			ok = add_computed(list, job, i, parts, err);
+		else if (m->role == MC_ROLE_ATTENTION)
+			ok = add_attention(list, job, m, parts, err);
 		else if (m->weight != NULL)
 			ok = add_kept(list, job, m, err) &&
 			     (m->bias == NULL || add_original(list, job, m->bias, true, err));

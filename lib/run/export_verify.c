@@ -6,6 +6,7 @@
 
 #include "check_module.h"
 #include "export.h"
+#include "quantize_attention.h"
 
 #include "moecal/alloc.h"
 #include "moecal/file.h"
@@ -73,6 +74,12 @@ bool mc_export_verify_bytes(const struct mc_job *job, uint64_t *ret_bytes, struc
 		bytes += mc_model_read_bytes(m, job->spec->precision);
 		most = bytes > most ? bytes : most;
 	}
+	for (size_t l = 0; l < job->model.config.layers; l++) {
+		struct mc_packed layout;
+		mc_job_attention_layout(job, l, &layout);
+		uint64_t bytes = mc_check_attention_bytes(&layout);
+		most = bytes > most ? bytes : most;
+	}
 	*ret_bytes = most;
 	return true;
 }
@@ -103,6 +110,26 @@ static bool check_modules(struct work *work, struct mc_verdict *verdict, struct 
 	mc_arena_rewind(env->arena, mark);
 	free(work->scratch);
 	return ok;
+}
+
+static bool check_attention(
+    const struct work *work, struct mc_verdict *verdict, struct mc_error *err)
+{
+	const struct mc_job *job = work->export->job;
+
+	for (size_t l = 0; l < job->model.config.layers; l++) {
+		const struct mc_module *m = job->model.modules[job->model.layers[l].attention];
+		struct mc_module_check check = {
+		    .name = m->name, .computed = work->source->parts == NULL ? work->parts : NULL};
+		struct mc_packed layout;
+		bool query;
+		mc_job_attention_layout(job, l, &layout);
+		if (layout.count > 0 &&
+		    !mc_check_attention(verdict, &check, &layout, mc_job_attention(job, l, &query),
+			work->source, work->export->env->arena, err))
+			return false;
+	}
+	return true;
 }
 
 /* Every expert of every MoE layer must say what its parameters come from. */
@@ -215,7 +242,7 @@ bool mc_export_verify(const struct mc_export *export, bool *ret_valid, struct mc
 	source.checkpoint = &written;
 	source.parts = saved ? NULL : &parts;
 	*work = (struct work){.export = export, .source = &source, .parts = &parts};
-	ok = ok && check_modules(work, &verdict, err) &&
+	ok = ok && check_modules(work, &verdict, err) && check_attention(work, &verdict, err) &&
 	     (!saved || check_rest(export, &written, &parts, &verdict, err)) &&
 	     check_sources(export, &verdict, err) && write_verdict(export, &verdict, err);
 	*ret_valid = ok && mc_verdict_valid(&verdict);

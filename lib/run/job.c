@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quantize_attention.h"
+
 #include "moecal/alloc.h"
 #include "moecal/pack.h"
 
@@ -161,8 +163,9 @@ static bool match_modules(struct mc_job *job, struct mc_error *err)
 		const struct mc_module *m = model->modules[i];
 		modules[i] = (struct mc_match_module){.name = m->name,
 		    .class_name = m->class_name,
-		    .quantizable = m->weight != NULL &&
-				   (m->kind == MC_KIND_LINEAR || m->kind == MC_KIND_EMBEDDING)};
+		    .quantizable = m->role == MC_ROLE_ATTENTION ||
+				   (m->weight != NULL && (m->kind == MC_KIND_LINEAR ||
+							     m->kind == MC_KIND_EMBEDDING))};
 	}
 	bool ok = mc_match_schemes(&job->spec->recipe.config, modules, model->modules_count,
 	    job->scheme, target_matched_nothing, job, err);
@@ -206,17 +209,20 @@ static bool settle_schemes(struct mc_job *job, struct mc_spec *spec, struct mc_e
 
 	job->schemes = config->schemes;
 	job->schemes_count = config->count;
-	if (config->has_kv_cache)
-		return mc_fail(err, MC_UNSUPPORTED, "/recipe", "kv_cache_scheme is not there yet");
-	for (size_t i = 0; i < config->count; i++) {
+	if (config->has_kv_cache && !config->kv_cache.symmetric)
+		warn(job, "kv_cache_scheme is not symmetric: vLLM cannot use it");
+	for (size_t i = 0; i < config->count; i++)
 		if (config->schemes[i].has_weights &&
 		    !mc_scheme_infer_format(&config->schemes[i], &config->schemes[i].format, err))
 			return false;
-		if (!mc_scheme_require_supported(&config->schemes[i], err))
-			return false;
-	}
 	job->scheme = mc_alloc(job->model.modules_count, sizeof *job->scheme, "schemes", err);
-	return job->scheme != NULL && match_modules(job, err) && check_modules(job, err);
+	if (job->scheme == NULL || !match_modules(job, err) || !mc_job_settle_attention(job, err))
+		return false;
+	for (size_t i = 0; i < config->count; i++)
+		if (!mc_job_is_for_attention(job, i) &&
+		    !mc_scheme_require_supported(&config->schemes[i], err))
+			return false;
+	return check_modules(job, err);
 }
 
 bool mc_job_open(
@@ -245,5 +251,6 @@ void mc_job_close(struct mc_job *job)
 		free(job->warnings[i]);
 	free(job->warnings);
 	free(job->scheme);
+	free(job->attention);
 	*job = (struct mc_job){0};
 }

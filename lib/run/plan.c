@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "export.h"
+#include "quantize_attention.h"
 #include "quantize_layer.h"
 
 #include "moecal/alloc.h"
@@ -66,6 +67,7 @@ static bool add_layers(struct mc_plan *plan, const struct mc_job *job, unsigned 
 			    model, l, plan->tokens, longest_sequence(&job->dataset), workers);
 			statistics = mc_layer_observer_bytes(
 			    model, l, job->dataset.sequences, mc_job_sees_all(job));
+			statistics += mc_observe_attention_bytes(job, l);
 			plan->flops += mc_forward_flops(
 			    model, l, plan->tokens, mc_job_sees_all(job));
 		}
@@ -115,8 +117,10 @@ static bool add_disk(struct mc_plan *plan, const struct mc_job *job, struct mc_e
 			computed += mc_tensor_bytes(&layout.items[p].tensor);
 		replaced += (uint64_t)m->rows * m->cols * mc_dtype_bits(m->weight->entry->dtype) /
 			    8;
-		plan->modules_quantized++;
 	}
+	plan->modules_quantized = job->quantized;
+	for (size_t l = 0; l < job->model.config.layers; l++)
+		computed += mc_quantize_attention_bytes(job, l);
 	uint64_t others = plan->model_bytes > replaced ? plan->model_bytes - replaced : 0;
 	plan->checkpoint_bytes = computed + widened(job, others);
 	plan->disk_bytes = computed + (job->spec->save_model ? plan->checkpoint_bytes : 0) +

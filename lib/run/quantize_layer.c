@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quantize_attention.h"
+
 #include "moecal/alloc.h"
 
 static const struct mc_weight *layer_weight(const struct mc_layer *layer, const struct mc_module *m)
@@ -315,7 +317,9 @@ bool mc_quantize_layer(const struct mc_job *job, const struct mc_layer *layer,
 			ret->expert_source[e] = source_of(
 			    job, mc_model_expert(model, layer->index, e, 1), observer);
 	}
-	return run_tasks(job, ret, observer, env, err);
+	ret->attention_module = model->layers[layer->index].attention;
+	return run_tasks(job, ret, observer, env, err) &&
+	       mc_quantize_attention(job, layer->index, observer, env, &ret->attention, err);
 }
 
 bool mc_quantize_head(const struct mc_job *job, const struct mc_weight *weight,
@@ -362,6 +366,8 @@ bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned wo
 		uint64_t one = scratch_bytes(&task, 1);
 		scratch = one > scratch ? one : scratch;
 	}
+	if (layer < model->config.layers)
+		packed_bytes += mc_quantize_attention_bytes(job, layer);
 	*ret_packed = packed_bytes;
 	*ret_scratch = (scratch + 64) * workers;
 	return true;
@@ -401,22 +407,31 @@ static bool write_named(
 	return ok;
 }
 
+/* Names a module's tensors behind those that are in the list. */
+static bool add_named(struct named *list, size_t *count, const struct mc_packed *packed,
+    const char *module, struct mc_error *err)
+{
+	for (size_t p = 0; p < packed->count; p++) {
+		list[*count].tensor = &packed->items[p].tensor;
+		list[*count].name = mc_format(err, "%s.%s", module, packed->items[p].suffix);
+		if (list[(*count)++].name == NULL)
+			return false;
+	}
+	return true;
+}
+
 bool mc_layer_result_write(const struct mc_layer_result *result, const struct mc_job *job,
     const char *path, struct mc_error *err)
 {
-	size_t count = 0, most = result->count * MC_MAX_PACKED;
-	struct named *list = mc_alloc(most > 0 ? most : 1, sizeof *list, "tensor names", err);
-	bool ok = list != NULL;
+	struct mc_module *const *modules = job->model.modules;
+	size_t count = 0, most = (result->count + 1) * MC_MAX_PACKED;
+	struct named *list = mc_alloc(most, sizeof *list, "tensor names", err);
+	bool ok = list != NULL && add_named(list, &count, &result->attention,
+				      modules[result->attention_module]->name, err);
 
-	for (size_t i = 0; ok && i < result->count; i++) {
-		const struct mc_linear_task *task = &result->tasks[i];
-		for (size_t p = 0; ok && p < task->packed.count; p++) {
-			list[count].tensor = &task->packed.items[p].tensor;
-			list[count].name = mc_format(err, "%s.%s",
-			    job->model.modules[task->module]->name, task->packed.items[p].suffix);
-			ok = list[count++].name != NULL;
-		}
-	}
+	for (size_t i = 0; ok && i < result->count; i++)
+		ok = add_named(list, &count, &result->tasks[i].packed,
+		    modules[result->tasks[i].module]->name, err);
 	if (ok) {
 		qsort(list, count, sizeof *list, compare_named);
 		ok = write_named(list, count, path, err);

@@ -24,6 +24,8 @@ struct mc_layer_result {
 	size_t count;
 	struct mc_linear_task *tasks;
 	const char **expert_source; /* [E] or NULL */
+	size_t attention_module;    /* index in the model */
+	struct mc_packed attention; /* its tensors: scales and zero points of q, k, v */
 };
 
 /* Bytes that quantizing a layer takes from the arena beyond its weights. */
@@ -39,7 +41,7 @@ bool mc_quantize_head(const struct mc_job *job, const struct mc_weight *weight,
     const struct mc_input_stats *input, const struct mc_env *env, struct mc_layer_result *ret,
     struct mc_error *err) MC_CHECKED;
 
-/* Writes the packed tensors of all tasks as one safetensors file, durably. */
+/* Writes the packed tensors of all tasks and of attention as one safetensors file, durably. */
 bool mc_layer_result_write(const struct mc_layer_result *result, const struct mc_job *job,
     const char *path, struct mc_error *err) MC_CHECKED;
 

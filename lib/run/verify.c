@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "check_module.h"
+#include "verify_attention.h"
 
 #include "moecal/alloc.h"
 #include "moecal/file.h"
@@ -236,7 +237,8 @@ bool mc_verify_checkpoint(struct mc_verdict *verdict, const char *folder, const 
 	}
 	size_t *scheme = ok ? mc_alloc(list.count + 1, sizeof *scheme, "schemes", err) : NULL;
 	ok = scheme != NULL && assign(&list, &config, scheme, err) &&
-	     check_found_all(&v, &list, &config, scheme, err);
+	     check_found_all(&v, &list, &config, scheme, err) &&
+	     mc_verify_attention(verdict, &checkpoint, &config, env, err);
 	if (v.original != NULL)
 		mc_model_close(&model);
 	free(scheme);

@@ -118,9 +118,8 @@ static void attention(const struct mc_layer *layer, const struct mc_batch *batch
     struct ref_layer_inputs *in)
 {
 	const struct mc_model_config *c = &layer->model->config;
-	size_t kv_width = c->kv_heads * c->head_dim, D = in->width;
-	struct heads h = {zeros(in->tokens * in->q_width), zeros(in->tokens * kv_width),
-	    zeros(in->tokens * kv_width)};
+	size_t D = in->width;
+	struct heads h = {in->query, in->key, in->value};
 	double *y = zeros(D);
 
 	for (size_t s = 0; s < batch->sequences; s++) {
@@ -137,9 +136,6 @@ static void attention(const struct mc_layer *layer, const struct mc_batch *batch
 				hidden[t * D + i] += y[i];
 		}
 	}
-	free(h.q);
-	free(h.k);
-	free(h.v);
 	free(y);
 }
 
@@ -231,10 +227,14 @@ void ref_layer_forward(const struct mc_layer *layer, const struct mc_batch *batc
 	*in = (struct ref_layer_inputs){.tokens = batch->tokens,
 	    .width = c->hidden,
 	    .q_width = c->heads * c->head_dim,
+	    .kv_width = c->kv_heads * c->head_dim,
 	    .expert_width = layer->gate[0].rows,
 	    .experts = is_moe ? c->experts : 1,
 	    .k = is_moe ? c->experts_per_token : 1};
 	in->qkv = zeros(in->tokens * in->width);
+	in->query = zeros(in->tokens * in->q_width);
+	in->key = zeros(in->tokens * in->kv_width);
+	in->value = zeros(in->tokens * in->kv_width);
 	in->o = zeros(in->tokens * in->q_width);
 	in->gate_up = zeros(in->tokens * in->width);
 	in->down = zeros(in->experts * in->tokens * in->expert_width);
@@ -250,6 +250,9 @@ void ref_layer_forward(const struct mc_layer *layer, const struct mc_batch *batc
 void ref_layer_inputs_release(struct ref_layer_inputs *in)
 {
 	free(in->qkv);
+	free(in->query);
+	free(in->key);
+	free(in->value);
 	free(in->o);
 	free(in->gate_up);
 	free(in->down);

@@ -11,8 +11,10 @@
 /* What every linear of a layer is given; owned. In a dense layer experts is 1 and index, weight
  * NULL. */
 struct ref_layer_inputs {
-	size_t tokens, width, q_width, expert_width, experts, k;
+	size_t tokens, width, q_width, kv_width, expert_width, experts, k;
 	double *qkv;     /* [T, D] */
+	double *query;   /* [T, heads * head_dim] after norm and rotation */
+	double *key, *value; /* [T, kv_heads * head_dim] as they enter the cache */
 	double *o;       /* [T, heads * head_dim] */
 	double *gate_up; /* [T, D] */
 	double *down;    /* [E, T, F]: of every expert for every token */

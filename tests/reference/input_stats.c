@@ -67,3 +67,16 @@ double ref_channel_mean_square(
 		}
 	return rows > 0 ? (double)(sum / (long double)rows) : 0;
 }
+
+void ref_head_range(const float *x, size_t heads, size_t head_dim, size_t head, size_t from,
+    size_t to, float *ret_min, float *ret_max)
+{
+	*ret_min = INFINITY;
+	*ret_max = -INFINITY;
+	for (size_t t = from; t < to; t++)
+		for (size_t c = 0; c < head_dim; c++) {
+			float v = x[(t * heads + head) * head_dim + c];
+			*ret_min = fminf(*ret_min, v);
+			*ret_max = fmaxf(*ret_max, v);
+		}
+}

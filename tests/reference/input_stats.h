@@ -26,4 +26,9 @@ double ref_channel_mean_square(
 void ref_range(const float *x, size_t channels, const bool *chosen, size_t from, size_t to,
     float *ret_min, float *ret_max);
 
+/* Of what enters attention: x [T, heads * head_dim]; range of one head among tokens from..to-1; min >
+ * max when there is none. */
+void ref_head_range(const float *x, size_t heads, size_t head_dim, size_t head, size_t from,
+    size_t to, float *ret_min, float *ret_max);
+
 #endif

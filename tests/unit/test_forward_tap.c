@@ -6,6 +6,13 @@
 
 /* --- the tap ------------------------------------------------------------------------------ */
 
+static void check_heads(const struct recorder *r, const struct ref_layer_inputs *in)
+{
+	check_shown(r, MC_SITE_QUERY, MC_NO_INDEX, in->query, in->q_width, in, MC_NO_INDEX);
+	check_shown(r, MC_SITE_KEY, MC_NO_INDEX, in->key, in->kv_width, in, MC_NO_INDEX);
+	check_shown(r, MC_SITE_VALUE, MC_NO_INDEX, in->value, in->kv_width, in, MC_NO_INDEX);
+}
+
 static void check_tap(const struct hand_shape *shape, int mode)
 {
 	struct setting *s = setting_new(shape, few, 5, 3);
@@ -19,6 +26,7 @@ static void check_tap(const struct hand_shape *shape, int mode)
 	assert_int_equal(r.wrong, 0);
 	check_shown(&r, MC_SITE_QKV, MC_NO_INDEX, in.qkv, in.width, &in, MC_NO_INDEX);
 	check_shown(&r, MC_SITE_O, MC_NO_INDEX, in.o, in.q_width, &in, MC_NO_INDEX);
+	check_heads(&r, &in);
 	check_shown(&r, MC_SITE_GATE_UP, MC_NO_INDEX, in.gate_up, in.width, &in, MC_NO_INDEX);
 	assert_false(was_shown(&r, MC_SITE_EXPERT_GATE_UP, MC_NO_INDEX));
 	if (shape->experts == 0) {
@@ -119,6 +127,7 @@ static void check_many_tokens(const struct hand_shape *shape, int mode)
 		check_shown(&r, MC_SITE_DOWN, MC_NO_INDEX, in.down, F, &in, MC_NO_INDEX);
 	check_shown(&r, MC_SITE_GATE_UP, MC_NO_INDEX, in.gate_up, in.width, &in, MC_NO_INDEX);
 	check_shown(&r, MC_SITE_O, MC_NO_INDEX, in.o, in.q_width, &in, MC_NO_INDEX);
+	check_heads(&r, &in);
 	free(got);
 	free(expected);
 	recorder_release(&r);

@@ -303,6 +303,31 @@ static void test_no_memory(void **state)
 	}
 }
 
+/* What enters attention goes by where nobody asked for it, and to whoever did. */
+static void test_attention_heads(void **state)
+{
+	enum { CHANNELS = 130 * 4 };
+	const struct mc_observer exact = {MC_OBSERVER_STATIC, 0, MC_F32};
+	struct fixture *f = *state;
+	struct mc_layer_observer observer = observer_for(f, 1, true);
+	struct mc_tap tap = mc_layer_observer_tap(&observer);
+	struct mc_head_ranges key;
+
+	assert_true(offer(&tap, f, MC_SITE_QUERY, MC_NO_INDEX, CHANNELS, NULL, T));
+	assert_true(offer(&tap, f, MC_SITE_VALUE, MC_NO_INDEX, CHANNELS, NULL, T));
+	assert_true(mc_head_ranges_init(&key, 4, 130, f->batch.sequences, &f->env, &err));
+	observer.key = &key;
+	f->x[3 * F + 515] = 99;
+	assert_true(offer(&tap, f, MC_SITE_KEY, MC_NO_INDEX, CHANNELS, NULL, T));
+	assert_true(mc_head_ranges_range(&key, 3, &exact).max == 99);
+	assert_true(mc_head_ranges_range(&key, 2, &exact).max < 2);
+	f->x[1 * F + 7] = NAN;
+	assert_false(offer(&tap, f, MC_SITE_KEY, MC_NO_INDEX, CHANNELS, NULL, T));
+	assert_int_equal(err.code, MC_CORRUPT);
+	assert_non_null(strstr(err.where, "layer 1, input of attention (k)"));
+	assert_int_equal(observer.qkv.tokens, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -310,6 +335,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_routed, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_dense_layer, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_no_place_for_it, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_attention_heads, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_where_a_bad_value_is, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_no_memory, set_up, tear_down),
 	};

@@ -244,6 +244,38 @@ static void test_reductions(void **state)
 	assert_true(mc_all_finite(x, 0));
 }
 
+/* Rows wider apart than they are long; what was seen before stays. */
+static void test_range_rows(void **state)
+{
+	enum { ROWS = 7, APART = 53 };
+	float x[ROWS * APART];
+
+	(void)state;
+	fill(x, ROWS * APART, 10, 4);
+	for (size_t n = 1; n < APART; n++)
+		for (size_t rows = 0; rows <= ROWS; rows++) {
+			float low = -0.5f, high = 0.25f, min = low, max = high;
+			for (size_t i = 0; i < rows * n; i++) {
+				low = fminf(low, x[i / n * APART + i % n]);
+				high = fmaxf(high, x[i / n * APART + i % n]);
+			}
+			mc_range_rows(x, APART, rows, n, &min, &max);
+			assert_true(min == low && max == high);
+			mc_range_rows(x, APART, 1, 1, &min, &max);
+			assert_true(min == fminf(low, x[0]) && max == fmaxf(high, x[0]));
+		}
+	for (size_t place = 0; place < 2 * APART; place += 5) {
+		float kept = x[place], min = INFINITY, max = -INFINITY;
+		bool inside = place % APART < 40;
+		x[place] = NAN;
+		mc_range_rows(x, APART, 2, 40, &min, &max);
+		assert_true(isnan(min) == inside && isnan(max) == inside);
+		x[place] = kept;
+		mc_range_rows(x, APART, 2, 40, &min, &max);
+		assert_true(isnan(min) == inside && isnan(max) == inside); /* and stays */
+	}
+}
+
 static void test_add(void **state)
 {
 	(void)state;
@@ -344,6 +376,7 @@ int main(void)
 	    cmocka_unit_test(test_cross_entropy),
 	    cmocka_unit_test(test_top_k),
 	    cmocka_unit_test(test_reductions),
+	    cmocka_unit_test(test_range_rows),
 	    cmocka_unit_test(test_add),
 	    cmocka_unit_test(test_channel_stats),
 	    cmocka_unit_test(test_same_bits_everywhere),
