@@ -6,8 +6,9 @@
  * BF16, value times the scale_inv of its block). Everything else is refused by name.
  *
  * The dtype of such a weight is that of its scales; where those are no F32, F16 or BF16, and for block
- * FP8, it is what config.json says as dtype (or torch_dtype), else BF16. The values are computed in that
- * dtype as the reference does it (compressed-tensors), or in float32 and then rounded to it (block FP8).
+ * FP8, it is what config.json says as dtype (or torch_dtype), else BF16. Values are computed in that
+ * dtype, as compressed-tensors does it; those of block FP8 in float32 and then rounded once, to that
+ * dtype or to the precision asked for.
  * What the first quantization lost stays lost. Its scales of inputs and of the KV cache, its zero points
  * of symmetric weights and its activation_scheme are ignored.
  */

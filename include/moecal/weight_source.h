@@ -22,7 +22,7 @@ enum mc_stored {
 	MC_STORED_FOREIGN /* quantized likewise, but of a module that the model does not have */
 };
 
-/* Row after row of a weight, `row` [cols] in values of its dtype. The callee may overwrite it. */
+/* Row after row of a weight, `row` [cols], not rounded to a dtype yet. The callee may overwrite it. */
 typedef bool mc_weight_row_fn(void *ctx, float *row, struct mc_error *err);
 
 struct mc_weight_source {

@@ -104,8 +104,6 @@ static bool take_row(void *ctx, float *row, struct mc_error *err)
 		return fail_not_finite(rows->entry, row, rows->cols, rows->done, err);
 	mc_narrow(row, rows->to, out, rows->cols);
 	rows->done += rows->cols;
-	if (rows->to == rows->entry->dtype)
-		return true;
 	mc_widen(rows->to, out, row, rows->cols);
 	return mc_all_finite(row, rows->cols) || fail_too_large(rows->entry, rows->to, err);
 }

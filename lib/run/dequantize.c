@@ -196,7 +196,7 @@ static bool settle_made(struct dequantizer *d, struct made *made, struct mc_erro
 	}
 	for (size_t i = 0; i < COUNT(additions); i++)
 		mark(d, find_tensor(d, made->module, additions[i]), MC_STORED_PART);
-	/* what checking the module takes: its tensors, codes, scales and two rows, and then some */
+	/* what checking the module takes: its tensors, codes, scales and rows, and then some */
 	return require_no_order(d, made, err) &&
 	       mc_check_module_bytes(
 		   made->scheme, made->stored, made->rows, made->cols, &made->scratch, err);
@@ -446,7 +446,8 @@ static bool read_rows(const struct dequantizer *d, const struct made *made,
     mc_weight_row_fn *take, void *ctx, struct mc_arena *arena, struct mc_error *err)
 {
 	const struct mc_quant_args *args = &made->scheme->weights;
-	enum mc_dtype dt = made->entry.dtype;
+	/* block FP8 multiplies in float32; whoever takes the rows rounds them */
+	enum mc_dtype dt = d->old.block_fp8 ? MC_F32 : made->entry.dtype;
 	struct mc_packed packed;
 	struct mc_quantized q;
 
@@ -455,13 +456,9 @@ static bool read_rows(const struct dequantizer *d, const struct made *made,
 	    !mc_unpack(made->scheme, &packed, made->rows, made->cols, made->module, arena, &q, err))
 		return false;
 	float *row = mc_arena_alloc(arena, made->cols, sizeof *row, made->name, err);
-	void *rounded = mc_arena_alloc(arena, made->cols, sizeof *row, made->name, err);
-	bool ok = row != NULL && rounded != NULL;
+	bool ok = row != NULL;
 	for (size_t r = 0; ok && r < made->rows; r++) {
-		/* block FP8 multiplies in float32, whatever the weight is afterwards */
-		mc_quantized_row(&q, args, d->old.block_fp8 ? MC_F32 : dt, r, row);
-		mc_narrow(row, dt, rounded, made->cols);
-		mc_widen(dt, rounded, row, made->cols);
+		mc_quantized_row(&q, args, dt, r, row);
 		ok = take(ctx, row, err);
 	}
 	return ok;
