@@ -432,7 +432,9 @@ static bool require_unquantized(struct builder *b)
 			if (strcmp(dot, parts[k]) == 0)
 				return mc_fail(b->err, MC_UNSUPPORTED, mc_st_shown(name, shown),
 				    "this tensor says that the checkpoint is already quantized; "
-				    "the original is needed");
+				    "%s",
+				    b->model->source == NULL ? "the original is needed"
+							     : "config.json does not say how");
 	}
 	return true;
 }

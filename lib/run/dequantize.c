@@ -1,10 +1,10 @@
 /*
- * dequantize.c - the weights of an already quantized checkpoint: which tensors they are made of, and
- * making them
+ * dequantize.c - the weights of an already quantized checkpoint: which tensors they are made of,
+ * and making them
  *
- * compressed-tensors says in config.json which modules are quantized, so a tensor that such a module
- * lacks is an error. Block FP8 leaves out what everybody leaves out anyway, so there the dtype of the
- * stored weight decides.
+ * compressed-tensors says in config.json which modules are quantized, so a tensor that such a
+ * module lacks is an error. Block FP8 leaves out what everybody leaves out anyway, so there the
+ * dtype of the stored weight decides.
  */
 #include "dequantize.h"
 
@@ -30,10 +30,11 @@ static const char *const cache_additions[] = {
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 struct made {
-	struct mc_ckpt_tensor weight; /* the first member: what the model is shown leads back here */
+	struct mc_ckpt_tensor
+	    weight; /* the first member: what the model is shown leads back here */
 	struct mc_st_entry entry;
-	char *module;  /* its name; owned */
-	char *name;    /* "<module>.weight"; owned */
+	char *module; /* its name; owned */
+	char *name;   /* "<module>.weight"; owned */
 	size_t rows, cols;
 	enum mc_dtype stored; /* of the scales, as far as the layout asks for it */
 	const struct mc_scheme *scheme;
@@ -75,8 +76,8 @@ static void close_source(void *state)
 /* --- tensors ---------------------------------------------------------------------------------- */
 
 /* "<module>.<suffix>" as this checkpoint spells it. */
-static const char *tensor_name(const struct dequantizer *d, const char *module, const char *suffix,
-    char name[MAX_TENSOR_NAME])
+static const char *tensor_name(
+    const struct dequantizer *d, const char *module, const char *suffix, char name[MAX_TENSOR_NAME])
 {
 	bool inverse = d->old.block_fp8 && strcmp(suffix, "weight_scale") == 0;
 
@@ -179,13 +180,29 @@ static bool require_no_order(
 	    "needed I32 [%zu]: the group of each column", made->cols);
 }
 
+/* What cannot be stored cannot be read either; the error then speaks of reading. */
+static bool find_layout(const struct made *made, struct mc_packed *ret, struct mc_error *err)
+{
+	struct mc_error inner;
+
+	mc_error_init(&inner);
+	if (mc_pack_layout(
+		made->scheme, made->stored, made->rows, made->cols, made->module, ret, &inner))
+		return true;
+	if (inner.code != MC_UNSUPPORTED)
+		return mc_fail(err, inner.code, inner.where, "%s", inner.text);
+	return mc_fail(err, MC_UNSUPPORTED, inner.where,
+	    "this module is quantized as %u-bit %s in the format '%s', which cannot be read back",
+	    made->scheme->weights.num_bits,
+	    made->scheme->weights.type == MC_QUANT_FLOAT ? "floats" : "integers",
+	    mc_format_name(made->scheme->format));
+}
+
 static bool settle_made(struct dequantizer *d, struct made *made, struct mc_error *err)
 {
 	struct mc_packed layout;
 
-	if (!settle_dtypes(d, made, err) ||
-	    !mc_pack_layout(made->scheme, made->stored, made->rows, made->cols, made->module,
-		&layout, err))
+	if (!settle_dtypes(d, made, err) || !find_layout(made, &layout, err))
 		return false;
 	for (size_t i = 0; i < layout.count; i++) {
 		if (strncmp(layout.items[i].suffix, "weight", 6) != 0)
@@ -197,9 +214,8 @@ static bool settle_made(struct dequantizer *d, struct made *made, struct mc_erro
 	for (size_t i = 0; i < COUNT(additions); i++)
 		mark(d, find_tensor(d, made->module, additions[i]), MC_STORED_PART);
 	/* what checking the module takes: its tensors, codes, scales and rows, and then some */
-	return require_no_order(d, made, err) &&
-	       mc_check_module_bytes(
-		   made->scheme, made->stored, made->rows, made->cols, &made->scratch, err);
+	return require_no_order(d, made, err) && mc_check_module_bytes(made->scheme, made->stored,
+						     made->rows, made->cols, &made->scratch, err);
 }
 
 static bool add_made(struct dequantizer *d, size_t index, const struct mc_module *m,
@@ -252,7 +268,7 @@ static bool assign_compressed(
 		modules[i] = (struct mc_match_module){.name = m->name,
 		    .class_name = router ? "Linear" : m->class_name,
 		    .quantizable = (router || m->kind == MC_KIND_LINEAR ||
-					m->kind == MC_KIND_EMBEDDING) &&
+				       m->kind == MC_KIND_EMBEDDING) &&
 				   m->weight == NULL};
 	}
 	ok = ok && mc_match_schemes(&d->old.config, modules, n, scheme, NULL, NULL, err);
@@ -306,8 +322,7 @@ static void mark_rest(struct dequantizer *d, const struct mc_model *model)
 	for (size_t i = 0; i < model->modules_count; i++)
 		for (size_t k = 0; k < COUNT(cache_additions); k++)
 			if (model->modules[i]->role == MC_ROLE_ATTENTION)
-				mark(d,
-				    find_tensor(d, model->modules[i]->name, cache_additions[k]),
+				mark(d, find_tensor(d, model->modules[i]->name, cache_additions[k]),
 				    MC_STORED_PART);
 	for (size_t i = 0; i < d->checkpoint->count; i++) {
 		const struct mc_st_entry *entry = d->checkpoint->tensors[i].entry;
@@ -410,8 +425,7 @@ static bool require_natural_order(const struct dequantizer *d, const struct made
 				       made->cols * sizeof *group, group, err);
 	for (size_t c = 0; ok && c < made->cols; c++)
 		if (group[c] != -1 && (width <= 0 || group[c] != (int64_t)c / width))
-			ok = mc_fail(err, MC_UNSUPPORTED,
-			    mc_st_shown(tensor->entry->name, shown),
+			ok = mc_fail(err, MC_UNSUPPORTED, mc_st_shown(tensor->entry->name, shown),
 			    "groups of columns that are not neighbours cannot be read back");
 	mc_arena_rewind(arena, before);
 	return ok;
@@ -423,8 +437,7 @@ static bool read_tensors(const struct dequantizer *d, const struct made *made,
 	struct mc_packed layout;
 
 	*packed = (struct mc_packed){0};
-	if (!mc_pack_layout(made->scheme, made->stored, made->rows, made->cols, made->module,
-		&layout, err))
+	if (!find_layout(made, &layout, err))
 		return false;
 	for (size_t i = 0; i < layout.count; i++) {
 		struct mc_packed_tensor item = layout.items[i];
@@ -432,7 +445,8 @@ static bool read_tensors(const struct dequantizer *d, const struct made *made,
 		if (strncmp(item.suffix, "weight", 6) != 0)
 			continue;
 		const struct mc_ckpt_tensor *tensor = find_tensor(d, made->module, item.suffix);
-		mc_assert(tensor != NULL && tensor->entry->bytes == bytes); /* looked at when opened */
+		mc_assert(
+		    tensor != NULL && tensor->entry->bytes == bytes); /* looked at when opened */
 		item.tensor.data = mc_arena_alloc(arena, bytes, 1, made->name, err);
 		if (item.tensor.data == NULL ||
 		    !mc_checkpoint_read(d->checkpoint, tensor, 0, bytes, item.tensor.data, err))
@@ -442,8 +456,8 @@ static bool read_tensors(const struct dequantizer *d, const struct made *made,
 	return true;
 }
 
-static bool read_rows(const struct dequantizer *d, const struct made *made,
-    mc_weight_row_fn *take, void *ctx, struct mc_arena *arena, struct mc_error *err)
+static bool read_rows(const struct dequantizer *d, const struct made *made, mc_weight_row_fn *take,
+    void *ctx, struct mc_arena *arena, struct mc_error *err)
 {
 	const struct mc_quant_args *args = &made->scheme->weights;
 	/* block FP8 multiplies in float32; whoever takes the rows rounds them */

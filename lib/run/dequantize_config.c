@@ -183,7 +183,8 @@ bool mc_old_quantization_read(
 	*old = (struct mc_old_quantization){.dtype = configured_dtype(model->config_json)};
 	mc_quant_config_init(&old->config);
 	if (mc_json_type(json) != MC_JSON_OBJECT)
-		return mc_fail(err, MC_CORRUPT, WHERE, "quantization_config must be an object, not %s",
+		return mc_fail(err, MC_CORRUPT, WHERE,
+		    "quantization_config must be an object, not %s",
 		    mc_json_type_name(mc_json_type(json)));
 	/* the first versions of the format did not say whose it is */
 	bool compressed = method == NULL ? mc_json_get(json, "config_groups") != NULL
@@ -193,7 +194,8 @@ bool mc_old_quantization_read(
 	if (method != NULL && strcmp(method, "fp8") == 0)
 		return read_block_fp8(old, json, model, err);
 	return mc_fail(err, MC_UNSUPPORTED, WHERE,
-	    "the checkpoint is already quantized (quant_method %.40s), which cannot be read; " READABLE,
+	    "the checkpoint is already quantized (quant_method %.40s), which cannot be "
+	    "read; " READABLE,
 	    method != NULL ? method : "not named");
 }
 
