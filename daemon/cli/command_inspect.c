@@ -10,7 +10,7 @@
 #include "cli.h"
 
 #include "moecal/dataset.h"
-#include "moecal/model.h"
+#include "moecal/dequantize.h"
 
 struct inspect_arguments {
 	const char *path, *text_column;
@@ -23,13 +23,9 @@ static bool inspect_json(
 {
 	const struct mc_model_config *c = &model->config;
 	size_t moe_layers = 0;
-	uint64_t parameters = 0;
 
 	for (size_t l = 0; l < c->layers; l++)
 		moe_layers += c->is_moe[l];
-	for (size_t i = 0; i < model->checkpoint.count; i++)
-		parameters += model->checkpoint.tensors[i].entry->bytes * 8 /
-			      mc_dtype_bits(model->checkpoint.tensors[i].entry->dtype);
 	const struct {
 		const char *key;
 		uint64_t value;
@@ -37,12 +33,13 @@ static bool inspect_json(
 	    {"experts_per_token", c->experts_per_token}, {"hidden", c->hidden},
 	    {"expert_intermediate", c->expert_intermediate}, {"heads", c->heads},
 	    {"kv_heads", c->kv_heads}, {"head_dim", c->head_dim}, {"vocabulary", c->vocab},
-	    {"parameters", parameters}, {"bytes", model->checkpoint.bytes},
+	    {"parameters", mc_model_parameters(model)}, {"bytes", model->checkpoint.bytes},
 	    {"tensors", model->checkpoint.count}, {"shards", model->checkpoint.shards_count}};
 	bool ok = mc_json_set(root, "model_type", mc_json_new_string(c->model_type), err) &&
 		  mc_json_set(root, "architecture",
 		      mc_json_new_string(model->arch->classes.causal_lm), err) &&
-		  mc_json_set(root, "dtype", mc_json_new_string(mc_dtype_name(model->dtype)), err);
+		  mc_json_set(root, "dtype", mc_json_new_string(mc_dtype_name(model->dtype)), err) &&
+		  mc_json_set(root, "format", mc_json_new_string(mc_model_format(model)), err);
 	for (size_t i = 0; ok && i < sizeof numbers / sizeof *numbers; i++)
 		ok = mc_json_set(
 		    root, numbers[i].key, mc_json_new_integer((int64_t)numbers[i].value), err);
@@ -128,7 +125,7 @@ static bool inspect_model(
 {
 	struct mc_model model;
 
-	if (!mc_model_open(&model, a->confinement.roots, a->path, err))
+	if (!mc_dequantize_open(&model, a->confinement.roots, a->path, err))
 		return false;
 	bool ok = inspect_json(&model, a->modules, root, err) &&
 		  (!a->digest || digest_json(&model.checkpoint, root, err));

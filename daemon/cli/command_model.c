@@ -7,10 +7,10 @@
 #include "cli.h"
 
 #include "moecal/dataset.h"
+#include "moecal/dequantize.h"
 #include "moecal/evaluate.h"
 #include "moecal/file.h"
 #include "moecal/linalg.h"
-#include "moecal/model.h"
 #include "moecal/root.h"
 
 /* --- tokenizer of a folder -------------------------------------------------------------------- */
@@ -138,7 +138,7 @@ int command_evaluate(int argc, char **argv)
 	mc_error_init(&err);
 	if (!session_open(&session, a.threads, 0, &err))
 		return report_error(&err, a.json, false);
-	bool ok = mc_model_open(&model, NULL, a.model, &err);
+	bool ok = mc_dequantize_open(&model, NULL, a.model, &err);
 	if (ok) {
 		ok = evaluate(&a, &model, &session.env, &evaluation, &err);
 		mc_model_close(&model);

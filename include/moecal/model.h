@@ -10,7 +10,7 @@
 
 #include "moecal/architecture.h"
 #include "moecal/checkpoint.h"
-#include "moecal/env.h"
+#include "moecal/weight_source.h"
 
 enum mc_module_kind {
 	MC_KIND_CONTAINER, /* no weight of its own: model, layer, attention, expert, MoE block */
@@ -42,9 +42,12 @@ struct mc_module {
 	size_t layer;           /* MC_NO_INDEX outside layers */
 	size_t expert;          /* MC_NO_INDEX outside experts */
 	size_t rows, cols;      /* of the weight; norms: rows = n, cols = 1 */
-	const struct mc_ckpt_tensor *weight; /* borrowed from the checkpoint; NULL for containers, tied head */
+	/* Borrowed from the checkpoint, or from the model's source, which makes it (mc_module_is_made);
+	 * NULL for containers, tied head. */
+	const struct mc_ckpt_tensor *weight;
 	const struct mc_ckpt_tensor *bias;   /* or NULL */
 	uint64_t weight_offset;              /* bytes into the tensor (a slice of a fused one) */
+	uint64_t scratch_bytes;              /* arena bytes that making the weight takes; 0: it is stored */
 	const struct mc_moe_behaviour *behaviour;
 	void *data;             /* of a replacement; owner: the MoE calibration context */
 };
@@ -68,6 +71,8 @@ struct mc_model {
 	size_t *by_name;                 /* positions sorted by name, for mc_model_find; owned; may be NULL */
 	struct mc_layer_index *layers;   /* [config.layers]; owned */
 	size_t embed, final_norm, head;  /* head MC_NO_INDEX when tied */
+	const struct mc_weight_source *source; /* borrowed; NULL: none */
+	void *source_state;              /* NULL: every weight is stored as it is used */
 };
 
 /*
@@ -76,10 +81,26 @@ struct mc_model {
  */
 bool mc_model_open(struct mc_model *model, const struct mc_roots *roots, const char *folder,
     struct mc_error *err) MC_CHECKED;
+/* The same for a checkpoint that may be quantized: `source` (NULL: none) decides what of it can be
+ * read and makes those weights. Until it is closed the struct must stay where it is. */
+bool mc_model_open_with(struct mc_model *model, const struct mc_roots *roots, const char *folder,
+    const struct mc_weight_source *source, struct mc_error *err) MC_CHECKED;
 void mc_model_close(struct mc_model *model);
+
+/* What config.json says about an earlier quantization, at any of the places where loaders look; NULL:
+ * nothing. Borrowed. */
+const struct mc_json *mc_model_quantization(const struct mc_json *config_json);
+/* How the weights are stored: "dense", or what the source says. Borrowed. */
+const char *mc_model_format(const struct mc_model *model);
+/* What tensor number `tensor` of the checkpoint is to the model's source. */
+enum mc_stored mc_model_stored(const struct mc_model *model, size_t tensor);
+/* Numbers in all tensors, a weight that the source makes counted as what it makes of it. */
+uint64_t mc_model_parameters(const struct mc_model *model);
 
 /* Whether the module's weight is a part of a tensor that others share (fused experts). */
 bool mc_module_is_slice(const struct mc_module *module);
+/* Whether the module's weight is made by the model's source; then only mc_model_read_weight reads it. */
+bool mc_module_is_made(const struct mc_module *module);
 
 struct mc_module *mc_model_find(const struct mc_model *model, const char *name); /* or NULL */
 /* Puts `module` in the place of the module of the same name and returns the old one, whose owner is

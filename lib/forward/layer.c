@@ -133,8 +133,13 @@ uint64_t mc_layer_bytes(const struct mc_model *model, size_t index)
 	uint64_t bytes = mc_plus(READING_BYTES,
 	    mc_times(3, mc_arena_cost(experts_of(model, index), sizeof(struct mc_weight))));
 
-	for (size_t i = 0; i < model->modules_count; i++)
-		if (model->modules[i]->layer == index)
-			bytes = mc_plus(bytes, module_bytes(model->modules[i]));
-	return bytes;
+	uint64_t scratch = 0; /* weights that are not stored as they are used are made one by one */
+	for (size_t i = 0; i < model->modules_count; i++) {
+		const struct mc_module *module = model->modules[i];
+		if (module->layer != index)
+			continue;
+		bytes = mc_plus(bytes, module_bytes(module));
+		scratch = module->scratch_bytes > scratch ? module->scratch_bytes : scratch;
+	}
+	return mc_plus(bytes, scratch);
 }

@@ -8,13 +8,15 @@ static bool parse_config(
     const struct mc_json *config, struct mc_model_config *c, struct mc_error *err)
 {
 	bool bias, sliding;
+	size_t experts; /* as transformers 5 spells it */
 
 	if (!mc_config_require_silu(config, err) || !mc_config_common(config, 1e-6, c, err) ||
 	    !mc_config_size(
 		config, "intermediate_size", 6144, 1, (size_t)1 << 20, &c->intermediate, err) ||
 	    !mc_config_size(config, "moe_intermediate_size", 768, 1, (size_t)1 << 20,
 		&c->expert_intermediate, err) ||
-	    !mc_config_size(config, "num_experts", 128, 0, 4096, &c->experts, err) ||
+	    !mc_config_size(config, "num_local_experts", 128, 0, 4096, &experts, err) ||
+	    !mc_config_size(config, "num_experts", experts, 0, 4096, &c->experts, err) ||
 	    !mc_config_size(config, "num_experts_per_tok", 8, 1, 256, &c->experts_per_token, err) ||
 	    !mc_config_bool(config, "norm_topk_prob", false, &c->renormalise, err) ||
 	    !mc_config_bool(config, "attention_bias", false, &bias, err) ||

@@ -57,17 +57,23 @@ static bool read_config(struct mc_model *model, struct mc_error *err)
 	return model->config_json != NULL;
 }
 
-/* The three places where loaders look for it. */
-static bool require_unquantized(const struct mc_json *config, struct mc_error *err)
+const struct mc_json *mc_model_quantization(const struct mc_json *config_json)
 {
-	const struct mc_json *quantization = mc_json_get(config, "quantization_config");
+	const struct mc_json *quantization = mc_json_get(config_json, "quantization_config");
 
 	if (mc_json_is_null(quantization))
 		quantization =
-		    mc_json_get(mc_json_get(config, "text_config"), "quantization_config");
+		    mc_json_get(mc_json_get(config_json, "text_config"), "quantization_config");
 	if (mc_json_is_null(quantization))
-		quantization = mc_json_get(config, "compression_config");
-	if (mc_json_is_null(quantization))
+		quantization = mc_json_get(config_json, "compression_config");
+	return mc_json_is_null(quantization) ? NULL : quantization;
+}
+
+static bool require_unquantized(const struct mc_json *config, struct mc_error *err)
+{
+	const struct mc_json *quantization = mc_model_quantization(config);
+
+	if (quantization == NULL)
 		return true;
 	const struct mc_json *method = mc_json_get(quantization, "quant_method");
 	return mc_fail(err, MC_UNSUPPORTED, "config.json",
@@ -80,7 +86,7 @@ static bool parse_config(struct mc_model *model, struct mc_error *err)
 {
 	struct mc_model_config *c = &model->config;
 
-	if (!require_unquantized(model->config_json, err))
+	if (model->source == NULL && !require_unquantized(model->config_json, err))
 		return false;
 	model->arch = mc_architecture_find(model->config_json, err);
 	if (model->arch == NULL || !model->arch->parse_config(model->config_json, c, err))
@@ -145,7 +151,13 @@ static size_t position(const struct mc_model *model, const char *name)
 bool mc_model_open(
     struct mc_model *model, const struct mc_roots *roots, const char *folder, struct mc_error *err)
 {
-	*model = (struct mc_model){0};
+	return mc_model_open_with(model, roots, folder, NULL, err);
+}
+
+bool mc_model_open_with(struct mc_model *model, const struct mc_roots *roots, const char *folder,
+    const struct mc_weight_source *source, struct mc_error *err)
+{
+	*model = (struct mc_model){.source = source};
 	if (!mc_checkpoint_open(&model->checkpoint, roots, folder, err))
 		return false;
 	bool ok = read_config(model, err) && parse_config(model, err) &&
@@ -162,6 +174,8 @@ void mc_model_close(struct mc_model *model)
 {
 	for (size_t i = 0; i < model->modules_count; i++)
 		mc_module_free(model->modules[i]);
+	if (model->source != NULL)
+		model->source->close(model->source_state);
 	free(model->modules);
 	free(model->by_name);
 	free(model->layers);
@@ -196,6 +210,37 @@ struct mc_module *mc_model_expert(
 	mc_assert(model->layers[layer].moe != MC_NO_INDEX && expert < model->config.experts &&
 		  offset < 4);
 	return model->modules[model->layers[layer].gate - 1 + 4 * expert + offset];
+}
+
+const char *mc_model_format(const struct mc_model *model)
+{
+	return model->source_state == NULL ? "dense" : model->source->format(model->source_state);
+}
+
+enum mc_stored mc_model_stored(const struct mc_model *model, size_t tensor)
+{
+	return model->source_state == NULL ? MC_STORED_PLAIN
+					   : model->source->stored(model->source_state, tensor);
+}
+
+uint64_t mc_model_parameters(const struct mc_model *model)
+{
+	uint64_t count = 0;
+
+	for (size_t i = 0; i < model->checkpoint.count; i++) {
+		const struct mc_st_entry *entry = model->checkpoint.tensors[i].entry;
+		if (mc_model_stored(model, i) == MC_STORED_PLAIN)
+			count += entry->bytes * 8 / mc_dtype_bits(entry->dtype);
+	}
+	for (size_t i = 0; i < model->modules_count; i++)
+		if (mc_module_is_made(model->modules[i]))
+			count += (uint64_t)model->modules[i]->rows * model->modules[i]->cols;
+	return count;
+}
+
+bool mc_module_is_made(const struct mc_module *module)
+{
+	return module->weight != NULL && module->weight->shard == MC_NO_SHARD;
 }
 
 bool mc_module_is_slice(const struct mc_module *module)

@@ -18,8 +18,9 @@
 struct builder {
 	struct mc_model *model;
 	const struct mc_arch_names *names;
-	size_t capacity;
+	size_t capacity, biases_capacity;
 	bool *claimed; /* [checkpoint.count] */
+	bool *biased;  /* [modules_count]: has config.json given it a bias? */
 	struct mc_error *err;
 };
 
@@ -91,6 +92,10 @@ static struct mc_module *add(struct builder *b, const char *pattern, size_t laye
 	bool grown = mc_grow(&modules, &b->capacity, model->modules_count + 1,
 	    sizeof *model->modules, "modules", b->err);
 	model->modules = modules;
+	void *biased = b->biased;
+	grown = grown && mc_grow(&biased, &b->biases_capacity, model->modules_count + 1,
+			     sizeof *b->biased, "modules", b->err);
+	b->biased = biased;
 	if (!grown)
 		return NULL;
 	struct mc_module *m = mc_alloc(1, sizeof *m, "module", b->err);
@@ -103,6 +108,7 @@ static struct mc_module *add(struct builder *b, const char *pattern, size_t laye
 		free(m);
 		return NULL;
 	}
+	b->biased[model->modules_count] = false;
 	model->modules[model->modules_count++] = m;
 	return m;
 }
@@ -119,22 +125,13 @@ static bool add_weight(struct builder *b, const char *pattern, size_t layer, siz
     bool bias)
 {
 	struct mc_module *m = add(b, pattern, layer, expert, class_name, kind, role);
-	uint64_t shape[2] = {rows, cols};
-	char name[MAX_NAME + 16];
 
 	if (m == NULL)
 		return false;
 	m->rows = rows;
 	m->cols = cols;
-	snprintf(name, sizeof name, "%s.weight", m->name);
-	m->weight = claim(b, name, kind == MC_KIND_NORM ? 1 : 2, shape);
-	if (m->weight == NULL)
-		return false;
-	if (!bias)
-		return true;
-	snprintf(name, sizeof name, "%s.bias", m->name);
-	m->bias = claim(b, name, 1, shape);
-	return m->bias != NULL;
+	b->biased[b->model->modules_count - 1] = bias;
+	return true;
 }
 
 static bool add_linear(struct builder *b, const char *pattern, size_t layer, size_t expert,
@@ -333,6 +330,41 @@ static bool add_all(struct builder *b)
 					 MC_ROLE_HEAD, c->vocab, c->hidden, false);
 }
 
+/* --- tensors of modules ----------------------------------------------------------------------- */
+
+static bool claim_module(struct builder *b, size_t index)
+{
+	struct mc_model *model = b->model;
+	struct mc_module *m = model->modules[index];
+	uint64_t shape[2] = {m->rows, m->cols};
+	char name[MAX_NAME + 16];
+
+	if (model->source_state != NULL)
+		m->weight = model->source->find(model->source_state, index);
+	if (m->weight != NULL) {
+		m->scratch_bytes = model->source->scratch(model->source_state, m->weight);
+	} else {
+		snprintf(name, sizeof name, "%s.weight", m->name);
+		m->weight = claim(b, name, m->kind == MC_KIND_NORM ? 1 : 2, shape);
+	}
+	if (m->weight == NULL || !b->biased[index])
+		return m->weight != NULL;
+	snprintf(name, sizeof name, "%s.bias", m->name);
+	m->bias = claim(b, name, 1, shape);
+	return m->bias != NULL;
+}
+
+/* Of all modules in order. Slices of fused tensors have theirs. */
+static bool claim_all(struct builder *b)
+{
+	for (size_t i = 0; i < b->model->modules_count; i++) {
+		const struct mc_module *m = b->model->modules[i];
+		if (m->kind != MC_KIND_CONTAINER && m->weight == NULL && !claim_module(b, i))
+			return false;
+	}
+	return true;
+}
+
 /* --- left-over tensors ------------------------------------------------------------------------ */
 
 /* A layer behind the last one: releases carry them to predict further tokens in training. */
@@ -375,7 +407,8 @@ static bool check_left_over(struct builder *b)
 
 	for (size_t i = 0; i < checkpoint->count; i++) {
 		const char *name = checkpoint->tensors[i].entry->name;
-		if (b->claimed[i] || may_stay(b, name))
+		if (b->claimed[i] || mc_model_stored(b->model, i) == MC_STORED_PART ||
+		    may_stay(b, name))
 			continue;
 		return mc_fail(b->err, MC_CORRUPT, mc_st_shown(name, shown),
 		    "this tensor is not part of a %s model with the sizes of config.json",
@@ -399,7 +432,9 @@ static bool require_unquantized(struct builder *b)
 			if (strcmp(dot, parts[k]) == 0)
 				return mc_fail(b->err, MC_UNSUPPORTED, mc_st_shown(name, shown),
 				    "this tensor says that the checkpoint is already quantized; "
-				    "the original is needed");
+				    "%s",
+				    b->model->source == NULL ? "the original is needed"
+							     : "config.json does not say how");
 	}
 	return true;
 }
@@ -432,12 +467,15 @@ static void choose_names(struct builder *b)
 bool mc_model_build(struct mc_model *model, struct mc_error *err)
 {
 	struct builder b = {.model = model, .err = err};
+	bool asks = model->source != NULL && mc_model_quantization(model->config_json) != NULL;
 
 	choose_names(&b);
 	b.claimed = mc_alloc(
 	    model->checkpoint.count + 1, sizeof *b.claimed, "claimed tensors", err);
-	bool ok = b.claimed != NULL && require_unquantized(&b) && add_all(&b) &&
-		  check_left_over(&b);
+	bool ok = b.claimed != NULL && (asks || require_unquantized(&b)) && add_all(&b) &&
+		  (!asks || model->source->open(model, &model->source_state, err)) &&
+		  claim_all(&b) && check_left_over(&b);
 	free(b.claimed);
+	free(b.biased);
 	return ok;
 }

@@ -6,8 +6,8 @@
 
 #include "moecal/model.h"
 
-/* Fills modules, layers, embed, final_norm and head of a model whose config, arch and checkpoint
- * are set, and checks every tensor. */
+/* Fills modules, layers, embed, final_norm, head and source_state of a model whose config, arch,
+ * checkpoint and source are set, and checks every tensor. */
 bool mc_model_build(struct mc_model *model, struct mc_error *err) MC_CHECKED;
 void mc_module_free(struct mc_module *module);
 

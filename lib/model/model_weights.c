@@ -86,6 +86,41 @@ static bool read_elements(const struct mc_model *model, const struct mc_ckpt_ten
 	return ok;
 }
 
+/* Rows that the source makes, on their way into a weight. */
+struct made_rows {
+	const struct mc_st_entry *entry;
+	enum mc_dtype to;
+	size_t cols;
+	uint64_t done; /* elements */
+	char *out;
+};
+
+static bool take_row(void *ctx, float *row, struct mc_error *err)
+{
+	struct made_rows *rows = ctx;
+	char *out = rows->out + rows->done * (mc_dtype_bits(rows->to) / 8);
+
+	if (!mc_all_finite(row, rows->cols))
+		return fail_not_finite(rows->entry, row, rows->cols, rows->done, err);
+	mc_narrow(row, rows->to, out, rows->cols);
+	rows->done += rows->cols;
+	mc_widen(rows->to, out, row, rows->cols);
+	return mc_all_finite(row, rows->cols) || fail_too_large(rows->entry, rows->to, err);
+}
+
+static bool read_matrix(const struct mc_model *model, const struct mc_module *module,
+    enum mc_dtype to, void *out, const struct mc_env *env, struct mc_error *err)
+{
+	struct made_rows rows = {
+	    .entry = module->weight->entry, .to = to, .cols = module->cols, .out = out};
+
+	if (!mc_module_is_made(module))
+		return read_elements(model, module->weight, module->weight_offset,
+		    module->rows * module->cols, to, out, env, err);
+	return model->source->read(
+	    model->source_state, module->weight, take_row, &rows, env, err);
+}
+
 bool mc_model_read_weight(const struct mc_model *model, const struct mc_module *module,
     enum mc_dtype precision, struct mc_weight *ret, const struct mc_env *env, struct mc_error *err)
 {
@@ -95,8 +130,7 @@ bool mc_model_read_weight(const struct mc_model *model, const struct mc_module *
 	void *data = mc_arena_alloc(env->arena, n, mc_dtype_bits(dtype) / 8, module->name, err);
 	float *bias = NULL;
 
-	if (data == NULL ||
-	    !read_elements(model, module->weight, module->weight_offset, n, dtype, data, env, err))
+	if (data == NULL || !read_matrix(model, module, dtype, data, env, err))
 		return false;
 	if (module->bias != NULL) {
 		bias = mc_arena_alloc(env->arena, module->rows, sizeof *bias, module->name, err);
@@ -132,5 +166,6 @@ uint64_t mc_model_read_bytes(const struct mc_module *module, enum mc_dtype preci
 	    precision == MC_DTYPE_COUNT ? module->weight->entry->dtype : precision;
 	uint64_t bias = module->bias != NULL ? module->rows * sizeof(float) + 64 : 0;
 
-	return n * mc_dtype_bits(dtype) / 8 + 64 + bias + 2 * (CHUNK * sizeof(float) + 64);
+	return n * mc_dtype_bits(dtype) / 8 + 64 + bias + 2 * (CHUNK * sizeof(float) + 64) +
+	       module->scratch_bytes;
 }

@@ -29,6 +29,7 @@ struct output {
 	const struct mc_st_entry *part; /* computed, in file; or NULL */
 	const struct mc_st_file *file;
 	const struct mc_ckpt_tensor *original;
+	const struct mc_module *made;   /* whose weight the model's source makes; or NULL */
 	uint64_t offset, stored_bytes;  /* the part of the original that is written */
 	enum mc_dtype dtype;            /* as written */
 	unsigned rank;
@@ -82,14 +83,16 @@ static bool add_original(struct outputs *list, const struct mc_job *job,
 }
 
 /* The weight of a module that keeps it. One that is a slice of a fused tensor gets a tensor of its
- * own, because its neighbours may be quantized. */
+ * own, because its neighbours may be quantized; so does one that was quantized and is no more. */
 static bool add_kept(
     struct outputs *list, const struct mc_job *job, const struct mc_module *m, struct mc_error *err)
 {
 	const struct mc_st_entry *entry = m->weight->entry;
 	struct output item = {.original = m->weight, .rank = 2, .shape = {m->rows, m->cols}};
 
-	if (!mc_module_is_slice(m))
+	if (mc_module_is_made(m))
+		item.made = m;
+	else if (!mc_module_is_slice(m))
 		return add_original(list, job, m->weight, true, err);
 	item.owned = mc_format(err, "%s.weight", m->name);
 	if (item.owned == NULL)
@@ -191,7 +194,7 @@ static bool add_unclaimed(struct outputs *list, const struct mc_job *job, struct
 		bool tied_head = model->config.tied_embeddings &&
 				 strncmp(name, model->arch->names.lm_head,
 				     strlen(model->arch->names.lm_head)) == 0;
-		if (!tied_head &&
+		if (!tied_head && mc_model_stored(model, i) == MC_STORED_PLAIN &&
 		    bsearch(&key, set, claimed, sizeof *set, compare_pointers) == NULL)
 			ok = add_original(list, job, &model->checkpoint.tensors[i], false, err);
 	}
@@ -246,6 +249,20 @@ static bool copy_original(struct mc_st_writer *writer, const struct mc_job *job,
 	return true;
 }
 
+static bool write_made(struct mc_st_writer *writer, const struct mc_export *export,
+    const struct output *item, struct mc_error *err)
+{
+	const struct mc_job *job = export->job;
+	size_t mark = mc_arena_mark(export->env->arena);
+	struct mc_weight weight;
+	bool ok = mc_model_read_weight(
+		      &job->model, item->made, job->spec->precision, &weight, export->env, err) &&
+		  mc_st_writer_data(writer, weight.data, item->bytes, err);
+
+	mc_arena_rewind(export->env->arena, mark);
+	return ok;
+}
+
 static bool copy_part(struct mc_st_writer *writer, const struct output *item, unsigned char *buffer,
     struct mc_error *err)
 {
@@ -284,10 +301,13 @@ static bool write_file(const struct mc_export *export, const char *path,
 		const struct output **found = bsearch(
 		    &key_pointer, sorted, count, sizeof *sorted, compare_outputs);
 		mc_assert(found != NULL);
-		ok = mc_env_go_on(export->env, err) &&
-		     ((*found)->part != NULL
-			     ? copy_part(writer, *found, buffer, err)
-			     : copy_original(writer, export->job, *found, buffer, wide, err));
+		ok = mc_env_go_on(export->env, err);
+		if (ok && (*found)->part != NULL)
+			ok = copy_part(writer, *found, buffer, err);
+		else if (ok && (*found)->made != NULL)
+			ok = write_made(writer, export, *found, err);
+		else if (ok)
+			ok = copy_original(writer, export->job, *found, buffer, wide, err);
 	}
 	ok = ok && mc_st_writer_finish(writer, err);
 	mc_st_writer_free(writer);
@@ -379,6 +399,21 @@ static const char *precision_name(enum mc_dtype dtype)
 	return dtype == MC_BF16 ? "bfloat16" : dtype == MC_F16 ? "float16" : "float32";
 }
 
+/* An earlier one, wherever loaders look for it: the new one is the only one. */
+static bool remove_quantization(struct mc_json *config, struct mc_error *err)
+{
+	const struct mc_json *text = mc_json_get(config, "text_config");
+
+	(void)mc_json_remove(config, "compression_config");
+	if (mc_json_get(text, "quantization_config") == NULL)
+		return true;
+	struct mc_json *without = mc_json_copy(text, err);
+	if (without == NULL)
+		return false;
+	(void)mc_json_remove(without, "quantization_config");
+	return mc_json_set(config, "text_config", without, err);
+}
+
 static bool write_config(const struct mc_export *export, const char *folder, struct mc_error *err)
 {
 	const struct mc_job *job = export->job;
@@ -388,7 +423,8 @@ static bool write_config(const struct mc_export *export, const char *folder, str
 	bool ok = config != NULL && path != NULL;
 
 	mc_buf_init(&text, (size_t)64 << 20);
-	ok = ok && mc_json_set(config, "quantization_config", mc_export_config(job, err), err);
+	ok = ok && remove_quantization(config, err) &&
+	     mc_json_set(config, "quantization_config", mc_export_config(job, err), err);
 	if (ok && job->spec->precision != MC_DTYPE_COUNT) {
 		const char *key = mc_json_get(config, "dtype") != NULL ? "dtype" : "torch_dtype";
 		ok = mc_json_set(

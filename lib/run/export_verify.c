@@ -175,6 +175,15 @@ static bool is_kept_weight(const struct mc_export *export, const char *name)
 	return mc_model_find(&export->job->model, module) != NULL;
 }
 
+/* Is a tensor of this name in the original, and none of an earlier quantization? */
+static bool is_copied(const struct mc_model *model, const char *name)
+{
+	const struct mc_ckpt_tensor *tensor = mc_checkpoint_find(&model->checkpoint, name);
+
+	return tensor != NULL && mc_model_stored(model, (size_t)(tensor -
+				     model->checkpoint.tensors)) == MC_STORED_PLAIN;
+}
+
 /* The written folder must hold what the original held and the computed tensors, nothing else. */
 static bool check_rest(const struct mc_export *export, const struct mc_checkpoint *written,
     const struct mc_parts *parts, struct mc_verdict *verdict, struct mc_error *err)
@@ -185,7 +194,7 @@ static bool check_rest(const struct mc_export *export, const struct mc_checkpoin
 		const char *name = written->tensors[i].entry->name;
 		const struct mc_st_file *file;
 		if (mc_parts_find(parts, name, &file) == NULL && !is_kept_weight(export, name) &&
-		    mc_checkpoint_find(&model->checkpoint, name) == NULL)
+		    !is_copied(model, name))
 			mc_verdict_fail(verdict, MC_CHECK_EXPECTED,
 			    "%s is in the checkpoint and belongs to nothing", name);
 		else

@@ -11,6 +11,7 @@
 #include "quantize_attention.h"
 
 #include "moecal/alloc.h"
+#include "moecal/dequantize.h"
 #include "moecal/pack.h"
 
 #define MAX_WARNINGS 32
@@ -225,14 +226,35 @@ static bool settle_schemes(struct mc_job *job, struct mc_spec *spec, struct mc_e
 	return check_modules(job, err);
 }
 
+/* Of a model that was quantized before: what it lost then stays lost. */
+static void warn_of_format(struct mc_job *job)
+{
+	size_t foreign = 0;
+
+	if (job->model.source_state == NULL)
+		return;
+	warn(job, "the model is already quantized (%s): its weights are dequantized first, with the "
+		  "error that they have",
+	    mc_model_format(&job->model));
+	for (size_t i = 0; i < job->model.checkpoint.count; i++)
+		foreign += mc_model_stored(&job->model, i) == MC_STORED_FOREIGN;
+	if (foreign > 0)
+		warn(job,
+		    "%zu quantized tensors of parts that the decoder does not use are not copied to "
+		    "the new checkpoint",
+		    foreign);
+}
+
 bool mc_job_open(
     struct mc_job *job, struct mc_spec *spec, const struct mc_env *env, struct mc_error *err)
 {
 	*job = (struct mc_job){.spec = spec};
 	job->warnings = mc_alloc(MAX_WARNINGS, sizeof *job->warnings, "warnings", err);
 	bool ok = job->warnings != NULL &&
-		  mc_model_open(&job->model, env->roots, spec->model, err) &&
+		  mc_dequantize_open(&job->model, env->roots, spec->model, err) &&
 		  settle_schemes(job, spec, err);
+	if (ok)
+		warn_of_format(job);
 	if (ok && spec->sources_count > 0)
 		ok = load_data(job, env, err);
 	if (ok && spec->sources_count == 0 && mc_quant_config_needs_data(&spec->recipe.config))

@@ -91,6 +91,8 @@ static struct mc_json *inputs_json(
 		  mc_json_set(model, "sha256", mc_json_new_string(inputs->model_sha256), err) &&
 		  mc_json_set(model, "bytes",
 		      mc_json_new_integer((int64_t)job->model.checkpoint.bytes), err) &&
+		  mc_json_set(
+		      model, "format", mc_json_new_string(mc_model_format(&job->model)), err) &&
 		  mc_json_set(root, "spec_sha256", mc_json_new_string(inputs->spec_sha256), err);
 
 	for (size_t i = 0; ok && i < inputs->datasets_count; i++) {

@@ -93,35 +93,55 @@ static bool add_head(
 	if (!mc_quantize_layer_bytes(job, model->config.layers, workers, &packed, &scratch, err))
 		return false;
 	const struct mc_module *head = model->modules[model->head];
-	uint64_t weight = widened(job, (uint64_t)head->rows * head->cols * 4);
+	uint64_t weight = widened(job, (uint64_t)head->rows * head->cols * 4) + head->scratch_bytes;
 	*peak = max64(*peak, weight + packed + scratch + 2048 * (uint64_t)head->cols * 4 +
 				 mc_input_stats_bytes(head->cols, job->dataset.sequences));
 	return true;
 }
 
+/* What exporting a weight takes that is neither stored as it is used nor quantized again. */
+static uint64_t kept_bytes(const struct mc_job *job)
+{
+	uint64_t most = 0;
+
+	for (size_t i = 0; i < job->model.modules_count; i++) {
+		const struct mc_module *m = job->model.modules[i];
+		if (mc_module_is_made(m) && mc_job_scheme(job, i) == NULL)
+			most = max64(most, mc_model_read_bytes(m, job->spec->precision));
+	}
+	return most;
+}
+
 /* Computed tensors are written twice (part files, then checkpoint), other tensors once. */
 static bool add_disk(struct mc_plan *plan, const struct mc_job *job, struct mc_error *err)
 {
-	uint64_t computed = 0, replaced = 0;
+	uint64_t computed = 0, others = 0;
 
+	for (size_t i = 0; i < job->model.checkpoint.count; i++)
+		if (mc_model_stored(&job->model, i) == MC_STORED_PLAIN)
+			others += job->model.checkpoint.tensors[i].entry->bytes;
 	for (size_t i = 0; i < job->model.modules_count; i++) {
 		const struct mc_module *m = job->model.modules[i];
 		const struct mc_scheme *scheme = mc_job_scheme(job, i);
 		struct mc_packed layout;
-		if (scheme == NULL)
+		uint64_t weight = m->weight == NULL ? 0
+						    : (uint64_t)m->rows * m->cols *
+							  mc_dtype_bits(m->weight->entry->dtype) / 8;
+		if (scheme == NULL) { /* written as it is used, however it is stored */
+			others += mc_module_is_made(m) ? weight : 0;
 			continue;
+		}
 		if (!mc_pack_layout(scheme, mc_job_weight_dtype(job, m), m->rows, m->cols, m->name,
 			&layout, err))
 			return false;
 		for (size_t p = 0; p < layout.count; p++)
 			computed += mc_tensor_bytes(&layout.items[p].tensor);
-		replaced += (uint64_t)m->rows * m->cols * mc_dtype_bits(m->weight->entry->dtype) /
-			    8;
+		if (!mc_module_is_made(m))
+			others -= weight < others ? weight : others;
 	}
 	plan->modules_quantized = job->quantized;
 	for (size_t l = 0; l < job->model.config.layers; l++)
 		computed += mc_quantize_attention_bytes(job, l);
-	uint64_t others = plan->model_bytes > replaced ? plan->model_bytes - replaced : 0;
 	plan->checkpoint_bytes = computed + widened(job, others);
 	plan->disk_bytes = computed + (job->spec->save_model ? plan->checkpoint_bytes : 0) +
 			   2 * plan->memory_hidden + job->model.modules_count * 1024 +
@@ -151,27 +171,25 @@ bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, double gflops,
 {
 	const struct mc_model *model = &job->model;
 	unsigned workers = mc_pool_workers(env->pool);
-	uint64_t peak, verify;
+	uint64_t peak, verify, kept;
 
 	*plan = (struct mc_plan){.layers = model->config.layers,
 	    .experts = model->config.experts,
 	    .experts_per_token = model->config.experts_per_token,
 	    .sequences = job->dataset.sequences,
 	    .tokens = has_data(job) ? job->dataset.tokens : 0,
+	    .parameters = mc_model_parameters(model),
 	    .model_bytes = model->checkpoint.bytes,
 	    .gflops = gflops,
 	    .threads = workers};
-	for (size_t i = 0; i < model->checkpoint.count; i++) {
-		const struct mc_st_entry *entry = model->checkpoint.tensors[i].entry;
-		plan->parameters += entry->bytes * 8 / mc_dtype_bits(entry->dtype);
-	}
 	plan->memory_hidden = plan->tokens * model->config.hidden * sizeof(float);
 	if (!add_layers(plan, job, workers, &peak, err) || !add_head(job, workers, &peak, err) ||
 	    !add_disk(plan, job, err) || !mc_export_verify_bytes(job, &verify, err))
 		return false;
-	/* the checks come after the hidden states' last use, but the arena still holds them */
-	plan->arena_bytes = plan->memory_hidden + max64(peak, workers * (verify + 64)) +
-			     SLACK_BYTES;
+	kept = kept_bytes(job);
+	/* export and its checks come after the hidden states' last use, but the arena still holds them */
+	plan->arena_bytes = plan->memory_hidden +
+			    max64(max64(peak, kept), workers * (verify + 64)) + SLACK_BYTES;
 	plan->memory_bytes = plan->arena_bytes + FIXED_BYTES;
 	return gflops == 0 || estimate_seconds(plan, job, env, err);
 }

@@ -12,6 +12,7 @@
 #include "verify_attention.h"
 
 #include "moecal/alloc.h"
+#include "moecal/dequantize.h"
 #include "moecal/file.h"
 #include "moecal/match.h"
 #include "moecal/model.h"
@@ -232,7 +233,7 @@ bool mc_verify_checkpoint(struct mc_verdict *verdict, const char *folder, const 
 	mc_quant_config_init(&config);
 	bool ok = read_config(&config, &checkpoint, err) && take_inventory(&list, &checkpoint, err);
 	if (ok && original != NULL) {
-		ok = mc_model_open(&model, env->roots, original, err);
+		ok = mc_dequantize_open(&model, env->roots, original, err);
 		v.original = ok ? &model : NULL;
 	}
 	size_t *scheme = ok ? mc_alloc(list.count + 1, sizeof *scheme, "schemes", err) : NULL;

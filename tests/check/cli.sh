@@ -111,8 +111,15 @@ printf '\300\177' | dd of="$work/nan/model.safetensors" bs=1 seek=$((header + 8 
 expect 'NaN weights' 1 'model.layers.2.mlp.experts.3.up_proj.weight' try nan
 truth 'after NaN nothing has a final name' [ ! -e "$work/x/model" ] && rm -rf "$work/x"
 copy quantized && sed -i 's/^{/{"quantization_config": {"quant_method": "fp8"},/' "$work/quantized/config.json"
-expect 'already quantized' 2 'already quantized' try quantized
-expect 'quantized by us' 2 'already quantized' "$moecal" run --model "$work/out/model" --recipe W4A16 -o "$work/x"
+expect 'fp8 without blocks' 2 'fp8 without weight_block_size' try quantized
+copy gptq && sed -i 's/^{/{"quantization_config": {"quant_method": "gptq"},/' "$work/gptq/config.json"
+expect 'quantized by others' 2 'quant_method gptq' try gptq
+expect 'quantized by us' 0 'verdict: valid' "$moecal" run --model "$work/out/model" --recipe FP8_DYNAMIC -o "$work/again"
+expect 'its manifest says so' 0 'compressed-tensors pack-quantized' cat "$work/again/manifest.json"
+expect 'verify against a quantized original' 0 'verdict: valid' "$moecal" verify "$work/again/model" --original "$work/out/model"
+expect 'inspect a quantized checkpoint' 0 'compressed-tensors pack-quantized' "$moecal" inspect "$work/out/model"
+expect 'plan for a quantized checkpoint' 0 'dequantized first' "$moecal" plan --model "$work/out/model" --recipe W8A16
+expect 'evaluate a quantized checkpoint' 0 'perplexity' "$moecal" evaluate "$work/out/model" "$work/data.jsonl" --num-samples 4
 copy unknown && sed -i 's/qwen3_moe/qwen9_moe/; s/Qwen3Moe/Qwen9Moe/' "$work/unknown/config.json"
 expect 'unknown architecture' 2 'qwen9_moe' try unknown
 copy tokens && sed -i 's/"type": *"ByteLevel"/"type": "BertPreTokenizer"/' "$work/tokens/tokenizer.json"

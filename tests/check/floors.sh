@@ -14,11 +14,11 @@ fail() {
 # Public headers of each floor, bottom to top.
 base="error alloc arena buf pool env root file sha256 base64 json fault problems"
 math="simd dtype tensor linalg ops"
-model="safetensors checkpoint config architecture model tokenizer dataset"
+model="safetensors checkpoint weight_source config architecture model tokenizer dataset"
 forward="tap forward"
 calib="moe_context observer coverage"
 quant="scheme match qparams rtn pack"
-run="recipe spec job plan calibrate statistics verdict evaluate parameters versions"
+run="recipe spec dequantize job plan calibrate statistics verdict evaluate parameters versions"
 
 allowed() {
 	case $1 in

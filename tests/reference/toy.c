@@ -408,7 +408,7 @@ static bool set_sizes(struct mc_json *root, const struct mc_toy *toy, struct mc_
 	    {"vocab_size", toy->vocab}, {"num_attention_heads", toy->heads},
 	    {"num_key_value_heads", toy->kv_heads}, {"head_dim", toy->head_dim},
 	    {"max_position_embeddings", 512}, {"num_experts_per_tok", toy->experts_per_token},
-	    {qwen ? "num_experts" : "num_local_experts", toy->experts},
+	    {qwen && !toy->version_5 ? "num_experts" : "num_local_experts", toy->experts},
 	    {"intermediate_size", qwen ? toy->intermediate : toy->expert_intermediate},
 	    {"moe_intermediate_size", toy->expert_intermediate}}; /* the last one: qwen's */
 
