@@ -38,7 +38,8 @@ static bool inspect_json(
 	bool ok = mc_json_set(root, "model_type", mc_json_new_string(c->model_type), err) &&
 		  mc_json_set(root, "architecture",
 		      mc_json_new_string(model->arch->classes.causal_lm), err) &&
-		  mc_json_set(root, "dtype", mc_json_new_string(mc_dtype_name(model->dtype)), err) &&
+		  mc_json_set(
+		      root, "dtype", mc_json_new_string(mc_dtype_name(model->dtype)), err) &&
 		  mc_json_set(root, "format", mc_json_new_string(mc_model_format(model)), err);
 	for (size_t i = 0; ok && i < sizeof numbers / sizeof *numbers; i++)
 		ok = mc_json_set(

@@ -180,8 +180,9 @@ static bool is_copied(const struct mc_model *model, const char *name)
 {
 	const struct mc_ckpt_tensor *tensor = mc_checkpoint_find(&model->checkpoint, name);
 
-	return tensor != NULL && mc_model_stored(model, (size_t)(tensor -
-				     model->checkpoint.tensors)) == MC_STORED_PLAIN;
+	return tensor != NULL &&
+	       mc_model_stored(model, (size_t)(tensor - model->checkpoint.tensors)) ==
+		   MC_STORED_PLAIN;
 }
 
 /* The written folder must hold what the original held and the computed tensors, nothing else. */

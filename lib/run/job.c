@@ -233,15 +233,16 @@ static void warn_of_format(struct mc_job *job)
 
 	if (job->model.source_state == NULL)
 		return;
-	warn(job, "the model is already quantized (%s): its weights are dequantized first, with the "
-		  "error that they have",
+	warn(job,
+	    "the model is already quantized (%s): its weights are dequantized first, with the "
+	    "error that they have",
 	    mc_model_format(&job->model));
 	for (size_t i = 0; i < job->model.checkpoint.count; i++)
 		foreign += mc_model_stored(&job->model, i) == MC_STORED_FOREIGN;
 	if (foreign > 0)
 		warn(job,
-		    "%zu quantized tensors of parts that the decoder does not use are not copied to "
-		    "the new checkpoint",
+		    "%zu quantized tensors of parts that the decoder does not use are not copied "
+		    "to the new checkpoint",
 		    foreign);
 }
 

@@ -124,9 +124,10 @@ static bool add_disk(struct mc_plan *plan, const struct mc_job *job, struct mc_e
 		const struct mc_module *m = job->model.modules[i];
 		const struct mc_scheme *scheme = mc_job_scheme(job, i);
 		struct mc_packed layout;
-		uint64_t weight = m->weight == NULL ? 0
-						    : (uint64_t)m->rows * m->cols *
-							  mc_dtype_bits(m->weight->entry->dtype) / 8;
+		uint64_t weight = m->weight == NULL
+				      ? 0
+				      : (uint64_t)m->rows * m->cols *
+					    mc_dtype_bits(m->weight->entry->dtype) / 8;
 		if (scheme == NULL) { /* written as it is used, however it is stored */
 			others += mc_module_is_made(m) ? weight : 0;
 			continue;
@@ -187,7 +188,8 @@ bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, double gflops,
 	    !add_disk(plan, job, err) || !mc_export_verify_bytes(job, &verify, err))
 		return false;
 	kept = kept_bytes(job);
-	/* export and its checks come after the hidden states' last use, but the arena still holds them */
+	/* export and its checks come after the hidden states' last use, but the arena still holds
+	 * them */
 	plan->arena_bytes = plan->memory_hidden +
 			    max64(max64(peak, kept), workers * (verify + 64)) + SLACK_BYTES;
 	plan->memory_bytes = plan->arena_bytes + FIXED_BYTES;
@@ -224,8 +226,7 @@ struct mc_json *mc_plan_json(const struct mc_plan *plan, struct mc_error *err)
 	    {root, "parameters", plan->parameters},
 	    {root, "modules_quantized", plan->modules_quantized},
 	    {root, "sequences", plan->sequences}, {root, "tokens", plan->tokens},
-	    {root, "model_bytes", plan->model_bytes},
-	    {root, "memory_bytes", plan->memory_bytes},
+	    {root, "model_bytes", plan->model_bytes}, {root, "memory_bytes", plan->memory_bytes},
 	    {root, "disk_bytes", plan->disk_bytes},
 	    {root, "checkpoint_bytes", plan->checkpoint_bytes}, {root, "threads", plan->threads},
 	    {memory, "layer", plan->memory_layer}, {memory, "scratch", plan->memory_scratch},
