@@ -194,9 +194,9 @@ static void test_jsonl_refused(void **state)
 		enum mc_code code;
 	} cases[] = {
 	    {"{\"text\":\"a\"}\n{\"text\":\"b\"\n", ":2", "JSON", MC_INVALID},
-	    {"{\"text\":\"a\"}\n\n[1]\n", ":3", "array", MC_UNSUPPORTED},
+	    {"{\"text\":\"a\"}\n\n[1]\n", ":3", "array", MC_INVALID},
 	    {"{\"texts\":\"a\"}\n", ":1", "\"text\"", MC_INVALID},
-	    {"{\"text\":7}\n", ":1", "integer", MC_UNSUPPORTED},
+	    {"{\"text\":7}\n", ":1", "integer", MC_INVALID},
 	    {"{\"input_ids\":\"1 2\"}\n", ":1", "input_ids", MC_UNSUPPORTED},
 	    {"{\"input_ids\":[1,2.5]}\n", ":1", "real", MC_UNSUPPORTED},
 	    {"{\"input_ids\":[[1]]}\n", ":1", "array", MC_UNSUPPORTED},
@@ -225,7 +225,7 @@ static void test_long_path(void **state)
 	memset(name, 'n', sizeof(name) - 1);
 	strcpy(name + sizeof(name) - 7, ".jsonl");
 	write_text(name, "{\"text\":\"a\"}\n{\"text\":1}\n");
-	assert_refused(name, MC_UNSUPPORTED, ":2", "integer");
+	assert_refused(name, MC_INVALID, ":2", "integer");
 }
 
 static void test_line_limit(void **state)
