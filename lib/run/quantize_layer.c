@@ -97,23 +97,42 @@ static struct mc_packed_tensor *find_packed(struct mc_packed *packed, const char
 	return NULL;
 }
 
-static bool set_input_parameters(struct mc_linear_task *task, const struct mc_layer_result *all,
-    const struct mc_layer_observer *observer, const struct mc_job *job, struct mc_error *err)
+/* The range of a module's inputs; of what stands in for them where its expert saw no token. */
+static bool input_range(const struct mc_linear_task *task, const struct mc_layer_result *all,
+    const struct mc_layer_observer *observer, const struct mc_job *job, struct mc_range *ret,
+    struct mc_error *err)
 {
 	const struct mc_module *m = job->model.modules[task->module];
 	const struct mc_quant_args *args = &task->scheme->input;
 
-	if (!task->scheme->has_input || args->dynamic != MC_DYNAMIC_NO)
+	*ret = observed(task->input, args, task->weight.dtype);
+	if (!ret->seen && observer != NULL && m->expert != MC_NO_INDEX)
+		*ret = m->role == MC_ROLE_DOWN
+			   ? observed_by_others(all->tasks, all->count, MC_ROLE_DOWN, job, args)
+			   : observed(&observer->gate_up, args, task->weight.dtype);
+	return ret->seen || mc_fail(err, MC_INVALID, m->name,
+				"no calibration token reached this module's input");
+}
+
+static bool set_input_parameters(struct mc_linear_task *task, const struct mc_layer_result *all,
+    const struct mc_layer_observer *observer, const struct mc_job *job, struct mc_error *err)
+{
+	const struct mc_quant_args *args = &task->scheme->input;
+	enum mc_dtype dt = task->weight.dtype;
+	struct mc_range range;
+
+	if (!task->scheme->has_input || args->dynamic == MC_DYNAMIC_YES)
 		return true;
-	struct mc_range range = observed(task->input, args, task->weight.dtype);
-	if (!range.seen && observer != NULL && m->expert != MC_NO_INDEX)
-		range = m->role == MC_ROLE_DOWN
-			    ? observed_by_others(all->tasks, all->count, MC_ROLE_DOWN, job, args)
-			    : observed(&observer->gate_up, args, task->weight.dtype);
-	if (!range.seen)
-		return mc_fail(
-		    err, MC_INVALID, m->name, "no calibration token reached this module's input");
-	struct mc_qparam qparam = mc_qparam_make(args, task->weight.dtype, range.min, range.max);
+	if (!input_range(task, all, observer, job, &range, err))
+		return false;
+	if (args->dynamic == MC_DYNAMIC_LOCAL) {
+		struct mc_packed_tensor *global = find_packed(&task->packed, "input_global_scale");
+		mc_assert(global != NULL);
+		*(float *)global->tensor.data =
+		    mc_global_scale(dt, fmaxf(range.max, -range.min));
+		return true;
+	}
+	struct mc_qparam qparam = mc_qparam_make(args, dt, range.min, range.max);
 	struct mc_packed_tensor *scale = find_packed(&task->packed, "input_scale");
 	struct mc_packed_tensor *zero = find_packed(&task->packed, "input_zero_point");
 	mc_assert(scale != NULL);
