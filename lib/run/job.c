@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fused.h"
+
 #include "moecal/alloc.h"
 #include "moecal/pack.h"
 
@@ -216,7 +218,8 @@ static bool settle_schemes(struct mc_job *job, struct mc_spec *spec, struct mc_e
 			return false;
 	}
 	job->scheme = mc_alloc(job->model.modules_count, sizeof *job->scheme, "schemes", err);
-	return job->scheme != NULL && match_modules(job, err) && check_modules(job, err);
+	return job->scheme != NULL && match_modules(job, err) && check_modules(job, err) &&
+	       mc_fused_require_alike(job, err);
 }
 
 bool mc_job_open(

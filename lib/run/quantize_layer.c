@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fused.h"
+
 #include "moecal/alloc.h"
 
 static const struct mc_weight *layer_weight(const struct mc_layer *layer, const struct mc_module *m)
@@ -149,9 +151,79 @@ static bool set_input_parameters(struct mc_linear_task *task, const struct mc_la
 struct work {
 	const struct mc_job *job;
 	struct mc_linear_task *tasks;
+	size_t count;
 	struct mc_arena *scratch; /* [workers] */
 	const struct mc_env *env;
 };
+
+/* Mean squares of the task's input, where its weight's observer weighs with them and there are any.
+ */
+static bool mean_squares(const struct mc_linear_task *task, const char *name,
+    struct mc_arena *arena, const float **ret, struct mc_error *err)
+{
+	struct mc_weight_observer observer;
+
+	*ret = NULL;
+	if (!mc_weight_observer_make(&observer, &task->scheme->weights, name, err))
+		return false;
+	if (observer.search != MC_SEARCH_IMATRIX || task->input == NULL || task->input->tokens == 0)
+		return true;
+	float *squares = mc_arena_alloc(
+	    arena, task->weight.cols, sizeof *squares, "mean squares of inputs", err);
+	if (squares == NULL)
+		return false;
+	mc_input_stats_mean_square(task->input, squares);
+	*ret = squares;
+	return true;
+}
+
+/* The first pass over weights that share a global scale: what each alone would have. */
+static bool observe_task(void *ctx, size_t item, unsigned worker, struct mc_error *err)
+{
+	struct work *work = ctx;
+	struct mc_linear_task *task = &work->tasks[item];
+	struct mc_arena *arena = &work->scratch[worker];
+	const char *name = work->job->model.modules[task->module]->name;
+	size_t mark = mc_arena_mark(arena);
+	struct mc_observed seen;
+	const float *squares;
+
+	if (!task->fused)
+		return true;
+	if (!mc_env_go_on(work->env, err) || !mean_squares(task, name, arena, &squares, err) ||
+	    !mc_observe_weight(
+		&task->weight, &task->scheme->weights, squares, name, arena, &seen, err))
+		return false;
+	task->observed.absmax = seen.absmax;
+	if (seen.step != NULL) /* the place was made beforehand, in memory that stays */
+		memcpy(task->observed.step, seen.step,
+		    mc_observed_bytes(
+			&task->scheme->weights, task->weight.rows, task->weight.cols));
+	mc_arena_rewind(arena, mark);
+	return true;
+}
+
+static float fused_absmax(const struct work *work, const struct mc_linear_task *task)
+{
+	const struct mc_module *m = work->job->model.modules[task->module];
+	float absmax = 0;
+
+	for (size_t i = 0; i < work->count; i++)
+		if (work->tasks[i].fused &&
+		    mc_fused_together(m, work->job->model.modules[work->tasks[i].module]))
+			absmax = fmaxf(absmax, work->tasks[i].observed.absmax);
+	return absmax;
+}
+
+static void keep_packed(struct mc_linear_task *task, const struct mc_packed *packed)
+{
+	for (size_t i = 0; i < packed->count; i++) {
+		struct mc_packed_tensor *to = find_packed(&task->packed, packed->items[i].suffix);
+		mc_assert(to != NULL && mc_tensor_bytes(&to->tensor) ==
+					    mc_tensor_bytes(&packed->items[i].tensor));
+		memcpy(to->tensor.data, packed->items[i].tensor.data, mc_tensor_bytes(&to->tensor));
+	}
+}
 
 static bool quantize_task(void *ctx, size_t item, unsigned worker, struct mc_error *err)
 {
@@ -160,21 +232,23 @@ static bool quantize_task(void *ctx, size_t item, unsigned worker, struct mc_err
 	struct mc_arena *arena = &work->scratch[worker];
 	const char *name = work->job->model.modules[task->module]->name;
 	size_t mark = mc_arena_mark(arena);
+	struct mc_rtn_given given = {0};
 	struct mc_quantized q;
 	struct mc_packed packed;
 
 	if (task->scheme == NULL)
 		return true;
+	if (task->fused) {
+		given.observed = &task->observed;
+		given.fused_absmax = fused_absmax(work, task);
+	}
 	if (!mc_env_go_on(work->env, err) ||
-	    !mc_rtn(&task->weight, &task->scheme->weights, name, arena, &q, err) ||
+	    (!task->fused && !mean_squares(task, name, arena, &given.mean_square, err)) ||
+	    !mc_rtn_given(
+		&task->weight, &task->scheme->weights, &given, name, arena, &q, err) ||
 	    !mc_pack(task->scheme, task->weight.dtype, &q, name, arena, &packed, err))
 		return false;
-	for (size_t i = 0; i < packed.count; i++) {
-		struct mc_packed_tensor *to = find_packed(&task->packed, packed.items[i].suffix);
-		mc_assert(to != NULL &&
-			  mc_tensor_bytes(&to->tensor) == mc_tensor_bytes(&packed.items[i].tensor));
-		memcpy(to->tensor.data, packed.items[i].tensor.data, mc_tensor_bytes(&to->tensor));
-	}
+	keep_packed(task, &packed);
 	task->row.algorithm = "rtn";
 	task->row.error_relative = q.square_sum > 0 ? sqrt(q.error_sum / q.square_sum) : 0.0;
 	task->row.weight_absmax = q.weight_absmax;
@@ -182,6 +256,29 @@ static bool quantize_task(void *ctx, size_t item, unsigned worker, struct mc_err
 	task->row.scale_max = q.scale_max;
 	mc_arena_rewind(arena, mark);
 	return true;
+}
+
+/* Whether a module's weight shares its global scale with another. */
+static bool shares_scale(const struct mc_module *m, const struct mc_scheme *scheme)
+{
+	return scheme != NULL && scheme->weights.strategy == MC_STRATEGY_TENSOR_GROUP &&
+	       mc_fused_is_member(m);
+}
+
+/* Room for what the first pass finds. */
+static bool prepare_observed(struct mc_linear_task *task, const struct mc_module *m,
+    const struct mc_env *env, struct mc_error *err)
+{
+	uint64_t bytes;
+
+	task->fused = shares_scale(m, task->scheme);
+	if (!task->fused)
+		return true;
+	bytes = mc_observed_bytes(&task->scheme->weights, task->weight.rows, task->weight.cols);
+	if (bytes == 0)
+		return true;
+	task->observed.step = mc_arena_alloc(env->arena, bytes, 1, "steps of a search", err);
+	return task->observed.step != NULL;
 }
 
 /* Allocates the output tensors and the channel statistics that are kept. */
@@ -215,6 +312,8 @@ static bool prepare_task(struct mc_linear_task *task, const struct mc_job *job,
 				return false;
 		}
 	}
+	if (!prepare_observed(task, m, env, err))
+		return false;
 	if (task->input == NULL || task->input->tokens == 0)
 		return true;
 	struct mc_moments moments = mc_input_stats_moments(task->input);
@@ -245,7 +344,7 @@ static uint64_t scratch_bytes(const struct mc_linear_task *tasks, size_t count)
 			continue;
 		uint64_t bytes = mc_rtn_bytes(&tasks[i].scheme->weights, tasks[i].weight.rows,
 				     tasks[i].weight.cols) +
-				 64 * MC_MAX_PACKED;
+				 64 * MC_MAX_PACKED + tasks[i].weight.cols * sizeof(float) + 64;
 		for (size_t p = 0; p < tasks[i].packed.count; p++)
 			bytes += mc_tensor_bytes(&tasks[i].packed.items[p].tensor);
 		most = bytes > most ? bytes : most;
@@ -257,7 +356,8 @@ static bool run_tasks(const struct mc_job *job, struct mc_layer_result *result,
     const struct mc_layer_observer *observer, const struct mc_env *env, struct mc_error *err)
 {
 	unsigned workers = mc_pool_workers(env->pool);
-	struct work work = {.job = job, .tasks = result->tasks, .env = env};
+	struct work work = {
+	    .job = job, .tasks = result->tasks, .count = result->count, .env = env};
 
 	for (size_t i = 0; i < result->count; i++)
 		if (!prepare_task(&result->tasks[i], job, env, err))
@@ -270,7 +370,8 @@ static bool run_tasks(const struct mc_job *job, struct mc_layer_result *result,
 	for (unsigned w = 0; w < workers; w++)
 		if (!mc_arena_sub(env->arena, bytes, "quantize scratch", &work.scratch[w], err))
 			return false;
-	if (!mc_pool_run(env->pool, result->count, quantize_task, &work, err))
+	if (!mc_pool_run(env->pool, result->count, observe_task, &work, err) ||
+	    !mc_pool_run(env->pool, result->count, quantize_task, &work, err))
 		return false;
 	for (size_t i = 0; i < result->count; i++)
 		if (result->tasks[i].scheme != NULL &&
@@ -376,6 +477,9 @@ bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned wo
 		if (!mc_pack_layout(task.scheme, task.weight.dtype, m->rows, m->cols, m->name,
 			&task.packed, err))
 			return false;
+		if (shares_scale(m, task.scheme))
+			packed_bytes +=
+			    mc_observed_bytes(&task.scheme->weights, m->rows, m->cols);
 		for (size_t p = 0; p < task.packed.count; p++)
 			packed_bytes += mc_tensor_bytes(&task.packed.items[p].tensor) + 64;
 		uint64_t one = scratch_bytes(&task, 1);
