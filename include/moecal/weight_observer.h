@@ -10,6 +10,7 @@
 #define MC_WEIGHT_OBSERVER_H
 
 #include "moecal/arena.h"
+#include "moecal/power.h"
 #include "moecal/qparams.h"
 #include "moecal/tensor.h"
 
@@ -20,6 +21,7 @@ struct mc_weight_observer {
 	double expand; /* of the range before the search */
 	double norm;   /* of the distance */
 	unsigned grid, steps, patience; /* p = 1 - step / grid; patience 0 of imatrix: no early stop */
+	bool averages; /* of inputs: batches go into a moving average */
 	bool strict;   /* imatrix: an error where there are no mean squares to weigh with */
 };
 
@@ -46,6 +48,15 @@ uint64_t mc_observe_scratch_bytes(const struct mc_quant_args *args, size_t rows,
 bool mc_observe_weight(const struct mc_weight *weight, const struct mc_quant_args *args,
     const float *mean_square, const char *name, struct mc_arena *arena, struct mc_observed *ret,
     struct mc_error *err) MC_CHECKED;
+
+/* args as a search rounds by them: under a global scale it has scales of dt. */
+struct mc_quant_args mc_search_args(const struct mc_quant_args *args);
+/* One candidate for n values: the sum of |rounded - x|^norm, not rounded itself; args of
+ * mc_search_args. scratch [n]. Of what a weight's search does, for other values than weights. */
+double mc_search_error(const struct mc_quant_args *args, enum mc_dtype dt,
+    const struct mc_power *power, struct mc_qparam qparam, const float *x, float *scratch, size_t n);
+/* The largest finite number of dt: what an error must be less than. */
+float mc_search_largest(enum mc_dtype dt);
 
 /* The range after `step`: [min, max] expanded and shrunk, each operation rounded to dt. */
 void mc_weight_observer_range(const struct mc_weight_observer *observer, enum mc_dtype dt,

@@ -1,11 +1,12 @@
 /*
- * power.c - see power.h
+ * power.c - see moecal/power.h
  *
  * x^y = 2^(y log2 x) in float64, without branches, so that loops become vector code. The logarithm
  * is the series of atanh around 1, the exponential that of Taylor around 0; what they leave out is
  * below 2^-40 of the result.
  */
-#include "power.h"
+
+#include "moecal/power.h"
 
 #include <math.h>
 #include <string.h>

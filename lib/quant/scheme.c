@@ -235,15 +235,6 @@ bool mc_scheme_infer_format(
 
 /* --- what can be computed --------------------------------------------------------------------- */
 
-static bool is_minmax(const char *observer)
-{
-	const char *known = observer[0] == '\0' ? "minmax" : mc_observer_known(observer);
-
-	return known != NULL &&
-	       (strcmp(known, "minmax") == 0 || strcmp(known, "static_minmax") == 0 ||
-		   strcmp(known, "memoryless_minmax") == 0);
-}
-
 /* What weights and static inputs have in common. */
 static bool require_args(
     const struct mc_quant_args *args, const char *where, const char *what, struct mc_error *err)
@@ -316,16 +307,18 @@ static bool require_weights(
 
 static bool require_input(const struct mc_quant_args *args, const char *where, struct mc_error *err)
 {
+	struct mc_weight_observer observer;
+
 	if (args->dynamic == MC_DYNAMIC_YES)
 		return true; /* nothing is computed or stored for it */
 	if (args->strategy == MC_STRATEGY_ATTN_HEAD)
 		return mc_fail(err, MC_UNSUPPORTED, where,
 		    "input_activations: strategy 'attn_head' is not there yet");
-	if (!is_minmax(args->observer))
+	if (!mc_weight_observer_make(&observer, args, where, err))
+		return false;
+	if (observer.search == MC_SEARCH_IMATRIX)
 		return mc_fail(err, MC_UNSUPPORTED, where,
-		    "input_activations: observer '%s' is not there yet; needed "
-		    "memoryless_minmax, static_minmax or minmax",
-		    args->observer);
+		    "input_activations: observer '%s' is for weights", args->observer);
 	if (args->dynamic == MC_DYNAMIC_LOCAL) {
 		if (args->type != MC_QUANT_FLOAT || args->num_bits != 4 || !args->symmetric)
 			return mc_fail(err, MC_UNSUPPORTED, where,

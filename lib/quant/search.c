@@ -13,7 +13,6 @@
 
 #include "bands.h"
 #include "kernel.h"
-#include "power.h"
 
 /* --- kernels ---------------------------------------------------------------------------------- */
 
@@ -72,6 +71,43 @@ MC_SIMD static void add_sums(const float *row, size_t cols, size_t width, double
 	}
 }
 
+/* --- one candidate ---------------------------------------------------------------------------- */
+
+struct mc_quant_args mc_search_args(const struct mc_quant_args *args)
+{
+	struct mc_quant_args search = *args;
+
+	if (args->strategy == MC_STRATEGY_TENSOR_GROUP)
+		search.scale_dtype[0] = '\0';
+	return search;
+}
+
+float mc_search_largest(enum mc_dtype dt)
+{
+	return dt == MC_BF16 ? 0x1.fep127f : dt == MC_F16 ? 65504.0f : FLT_MAX;
+}
+
+static struct mc_run run_of(struct mc_code_range codes, struct mc_qparam q)
+{
+	return (struct mc_run){
+	    .scale = q.scale, .zero = (float)q.zero_point, .min = codes.min, .max = codes.max};
+}
+
+double mc_search_error(const struct mc_quant_args *args, enum mc_dtype dt,
+    const struct mc_power *power, struct mc_qparam qparam, const float *x, float *scratch, size_t n)
+{
+	double sum = 0;
+
+	if (n == 0)
+		return 0;
+	fakes[mc_code_kind(args)][mc_kernel_dtype(dt)](
+	    run_of(mc_code_range(args), qparam), x, scratch, n);
+	distances[mc_kernel_dtype(power->dt)](x, scratch, n);
+	mc_power_apply(power, scratch, n);
+	add_sums(scratch, n, n, &sum);
+	return sum;
+}
+
 /* --- one search ------------------------------------------------------------------------------- */
 
 struct search {
@@ -96,11 +132,7 @@ static void make_runs(struct search *s, size_t base, unsigned step)
 	for (size_t i = 0; i < s->bands.scale_cols; i++) {
 		struct mc_band_range range = s->range[base + i];
 		mc_weight_observer_range(&s->observer, s->dt, step, &range.min, &range.max);
-		struct mc_qparam q = mc_qparam_make(&s->args, s->dt, range.min, range.max);
-		s->runs[i] = (struct mc_run){.scale = q.scale,
-		    .zero = (float)q.zero_point,
-		    .min = codes.min,
-		    .max = codes.max};
+		s->runs[i] = run_of(codes, mc_qparam_make(&s->args, s->dt, range.min, range.max));
 	}
 }
 
@@ -151,9 +183,7 @@ static bool try_step(struct search *s, unsigned step)
 static void run_search(struct search *s)
 {
 	const struct mc_weight_observer *o = &s->observer;
-	float largest = s->error_dt == MC_BF16  ? 0x1.fep127f
-			: s->error_dt == MC_F16 ? 65504.0f
-						: FLT_MAX;
+	float largest = mc_search_largest(s->error_dt);
 	size_t scales = s->bands.scale_rows * s->bands.scale_cols;
 	bool for_ever = o->search == MC_SEARCH_IMATRIX && o->patience == 0;
 	unsigned misses = 0;
@@ -313,7 +343,7 @@ bool mc_observe_weight(const struct mc_weight *weight, const struct mc_quant_arg
     const float *mean_square, const char *name, struct mc_arena *arena, struct mc_observed *ret,
     struct mc_error *err)
 {
-	struct search s = {.args = *args, .dt = weight->dtype};
+	struct search s = {.args = mc_search_args(args), .dt = weight->dtype};
 
 	*ret = (struct mc_observed){0};
 	mc_assert(mc_dtype_is_weight(weight->dtype));
@@ -327,9 +357,6 @@ bool mc_observe_weight(const struct mc_weight *weight, const struct mc_quant_arg
 			return false;
 	}
 	s.error_dt = s.observer.search == MC_SEARCH_IMATRIX ? MC_F32 : weight->dtype;
-	/* under a global scale the search rounds with scales of dt */
-	if (args->strategy == MC_STRATEGY_TENSOR_GROUP)
-		s.args.scale_dtype[0] = '\0';
 	size_t mark = mc_arena_mark(arena);
 	s.bands.row = mc_arena_alloc(
 	    arena, s.bands.cols, sizeof *s.bands.row, "a row of weights", err);

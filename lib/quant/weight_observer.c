@@ -93,13 +93,14 @@ bool mc_weight_observer_make(struct mc_weight_observer *observer, const struct m
 
 	if (row == NULL)
 		return mc_fail(err, MC_UNSUPPORTED, where,
-		    "weights: observer '%s' is not there", args->observer);
+		    "observer '%s' is not there", args->observer);
 	maxshrink = row->maxshrink;
 	norm = row->norm;
 	expand = row->expand;
 	grid = row->grid;
 	patience = row->patience;
-	*observer = (struct mc_weight_observer){.search = row->search};
+	*observer = (struct mc_weight_observer){.search = row->search,
+	    .averages = strcmp(row->name, "minmax") == 0 || strcmp(row->name, "mse") == 0};
 	if (row->search != MC_SEARCH_NONE &&
 	    (!read_argument(args, "maxshrink", 0, 1, false, &maxshrink, where, err) ||
 		!read_argument(args, "norm", 0x1p-20, 1000, false, &norm, where, err) ||

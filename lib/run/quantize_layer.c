@@ -50,38 +50,52 @@ static const struct mc_weight *layer_weight(const struct mc_layer *layer, const 
 
 /* --- input scales ----------------------------------------------------------------------------- */
 
+/* What is known of a layer's inputs. */
+struct inputs {
+	const struct mc_layer_result *result;
+	const struct mc_layer_observer *observer; /* NULL: of the head, or no data */
+	const struct mc_input_searches *searches; /* or NULL */
+};
+
 static double averaging_constant(const struct mc_quant_args *args)
 {
 	const struct mc_json *value = mc_json_get(args->observer_kwargs, "averaging_constant");
 	return value == NULL ? 0.01 : mc_json_number(value);
 }
 
-static struct mc_range observed(
-    const struct mc_input_stats *stats, const struct mc_quant_args *args, enum mc_dtype dtype)
+/* The range of a site's inputs under a scheme: as a search found it, or folded over sequences. */
+static struct mc_range observed(const struct mc_input_stats *stats, const struct mc_scheme *scheme,
+    enum mc_dtype dtype, const struct mc_input_searches *searches)
 {
+	const struct mc_quant_args *args = &scheme->input;
 	struct mc_observer observer = {.kind = MC_OBSERVER_MOVING,
 	    .averaging_constant = averaging_constant(args),
 	    .dtype = dtype};
+	struct mc_range found;
 
 	if (stats == NULL || stats->tokens == 0)
 		return (struct mc_range){0};
+	if (mc_input_searches_find(searches, stats, scheme, &found))
+		return found;
 	if (args->observer[0] != '\0' && !mc_observer_find(args->observer, &observer.kind))
 		mc_assert(!"an observer that the scheme's check let through");
 	return mc_input_stats_range(stats, &observer);
 }
 
 /* What the other experts of the layer saw, for an expert that saw nothing. */
-static struct mc_range observed_by_others(const struct mc_linear_task *tasks, size_t count,
-    enum mc_role role, const struct mc_job *job, const struct mc_quant_args *args)
+static struct mc_range observed_by_others(const struct inputs *inputs, const struct mc_job *job,
+    enum mc_role role, const struct mc_scheme *scheme)
 {
 	struct mc_range all = {0};
 
-	for (size_t i = 0; i < count; i++) {
-		const struct mc_module *m = job->model.modules[tasks[i].module];
+	for (size_t i = 0; i < inputs->result->count; i++) {
+		const struct mc_linear_task *task = &inputs->result->tasks[i];
+		const struct mc_module *m = job->model.modules[task->module];
 		struct mc_range one;
-		if (m->role != role || m->expert == MC_NO_INDEX)
+		/* with the same observer, so of those that have the same scheme */
+		if (m->role != role || m->expert == MC_NO_INDEX || task->scheme != scheme)
 			continue;
-		one = observed(tasks[i].input, args, tasks[i].weight.dtype);
+		one = observed(task->input, scheme, task->weight.dtype, inputs->searches);
 		if (!one.seen)
 			continue;
 		all.min = all.seen ? fminf(all.min, one.min) : one.min;
@@ -100,24 +114,24 @@ static struct mc_packed_tensor *find_packed(struct mc_packed *packed, const char
 }
 
 /* The range of a module's inputs; of what stands in for them where its expert saw no token. */
-static bool input_range(const struct mc_linear_task *task, const struct mc_layer_result *all,
-    const struct mc_layer_observer *observer, const struct mc_job *job, struct mc_range *ret,
-    struct mc_error *err)
+static bool input_range(const struct mc_linear_task *task, const struct inputs *inputs,
+    const struct mc_job *job, struct mc_range *ret, struct mc_error *err)
 {
 	const struct mc_module *m = job->model.modules[task->module];
-	const struct mc_quant_args *args = &task->scheme->input;
+	enum mc_dtype dt = task->weight.dtype;
 
-	*ret = observed(task->input, args, task->weight.dtype);
-	if (!ret->seen && observer != NULL && m->expert != MC_NO_INDEX)
+	*ret = observed(task->input, task->scheme, dt, inputs->searches);
+	if (!ret->seen && inputs->observer != NULL && m->expert != MC_NO_INDEX)
 		*ret = m->role == MC_ROLE_DOWN
-			   ? observed_by_others(all->tasks, all->count, MC_ROLE_DOWN, job, args)
-			   : observed(&observer->gate_up, args, task->weight.dtype);
+			   ? observed_by_others(inputs, job, MC_ROLE_DOWN, task->scheme)
+			   : observed(&inputs->observer->gate_up, task->scheme, dt,
+				 inputs->searches);
 	return ret->seen || mc_fail(err, MC_INVALID, m->name,
 				"no calibration token reached this module's input");
 }
 
-static bool set_input_parameters(struct mc_linear_task *task, const struct mc_layer_result *all,
-    const struct mc_layer_observer *observer, const struct mc_job *job, struct mc_error *err)
+static bool set_input_parameters(struct mc_linear_task *task, const struct inputs *inputs,
+    const struct mc_job *job, struct mc_error *err)
 {
 	const struct mc_quant_args *args = &task->scheme->input;
 	enum mc_dtype dt = task->weight.dtype;
@@ -125,7 +139,7 @@ static bool set_input_parameters(struct mc_linear_task *task, const struct mc_la
 
 	if (!task->scheme->has_input || args->dynamic == MC_DYNAMIC_YES)
 		return true;
-	if (!input_range(task, all, observer, job, &range, err))
+	if (!input_range(task, inputs, job, &range, err))
 		return false;
 	if (args->dynamic == MC_DYNAMIC_LOCAL) {
 		struct mc_packed_tensor *global = find_packed(&task->packed, "input_global_scale");
@@ -353,8 +367,11 @@ static uint64_t scratch_bytes(const struct mc_linear_task *tasks, size_t count)
 }
 
 static bool run_tasks(const struct mc_job *job, struct mc_layer_result *result,
-    const struct mc_layer_observer *observer, const struct mc_env *env, struct mc_error *err)
+    const struct mc_layer_observer *observer, const struct mc_input_searches *searches,
+    const struct mc_env *env, struct mc_error *err)
 {
+	const struct inputs inputs = {
+	    .result = result, .observer = observer, .searches = searches};
 	unsigned workers = mc_pool_workers(env->pool);
 	struct work work = {
 	    .job = job, .tasks = result->tasks, .count = result->count, .env = env};
@@ -375,7 +392,7 @@ static bool run_tasks(const struct mc_job *job, struct mc_layer_result *result,
 		return false;
 	for (size_t i = 0; i < result->count; i++)
 		if (result->tasks[i].scheme != NULL &&
-		    !set_input_parameters(&result->tasks[i], result, observer, job, err))
+		    !set_input_parameters(&result->tasks[i], &inputs, job, err))
 			return false;
 	return true;
 }
@@ -400,8 +417,8 @@ static bool is_layer_linear(const struct mc_module *m, size_t layer)
 }
 
 bool mc_quantize_layer(const struct mc_job *job, const struct mc_layer *layer,
-    const struct mc_layer_observer *observer, const struct mc_env *env, struct mc_layer_result *ret,
-    struct mc_error *err)
+    const struct mc_layer_observer *observer, const struct mc_input_searches *searches,
+    const struct mc_env *env, struct mc_layer_result *ret, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
 	size_t count = 0;
@@ -435,12 +452,12 @@ bool mc_quantize_layer(const struct mc_job *job, const struct mc_layer *layer,
 			ret->expert_source[e] = source_of(
 			    job, mc_model_expert(model, layer->index, e, 1), observer);
 	}
-	return run_tasks(job, ret, observer, env, err);
+	return run_tasks(job, ret, observer, searches, env, err);
 }
 
 bool mc_quantize_head(const struct mc_job *job, const struct mc_weight *weight,
-    const struct mc_input_stats *input, const struct mc_env *env, struct mc_layer_result *ret,
-    struct mc_error *err)
+    const struct mc_input_stats *input, const struct mc_input_searches *searches,
+    const struct mc_env *env, struct mc_layer_result *ret, struct mc_error *err)
 {
 	*ret = (struct mc_layer_result){.count = 1};
 	ret->tasks = mc_arena_zalloc(env->arena, 1, sizeof *ret->tasks, "head task", err);
@@ -451,7 +468,7 @@ bool mc_quantize_head(const struct mc_job *job, const struct mc_weight *weight,
 	    .weight = *weight,
 	    .input = input,
 	    .source = input == NULL ? "weights-only" : "measured"};
-	return run_tasks(job, ret, NULL, env, err);
+	return run_tasks(job, ret, NULL, searches, env, err);
 }
 
 bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned workers,

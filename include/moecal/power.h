@@ -1,8 +1,8 @@
 /*
- * power.h - positive float32 numbers to a real power, many at a time
+ * power.h - float32 numbers from 0 to a real power, many at a time
  */
-#ifndef MC_QUANT_POWER_H
-#define MC_QUANT_POWER_H
+#ifndef MC_POWER_H
+#define MC_POWER_H
 
 #include "moecal/dtype.h"
 #include "moecal/error.h"
