@@ -103,32 +103,75 @@ static struct mc_qparam qparam_of(const struct work *w, size_t at, float min, fl
 	return mc_qparam_make(w->args, dt, min, max);
 }
 
-static bool band_scales(struct work *w, size_t first, struct mc_error *err)
+/* mc_qparam_make_local for the ranges of a row that was not searched; absmax is the greatest
+ * distance from zero of each. */
+#define LOCAL_SCALES(name, dt)                                                                     \
+	MC_SIMD static void name(                                                                  \
+	    const struct mc_band_range *restrict ranges, float global, float *restrict scale, size_t n) \
+	{                                                                                          \
+		for (size_t i = 0; i < n; i++) {                                                   \
+			float low = -ranges[i].min, high = ranges[i].max;                          \
+			float a = low > high ? low : high;                                         \
+			float v = mc_round_dt(dt, (a > 0.0f ? a : 0.0f) / 6.0f) * global;          \
+			v = mc_decode_e4m3(mc_encode_e4m3(v < 448.0f ? v : 448.0f));               \
+			scale[i] = v == 0.0f ? 0.125f : v;                                         \
+		}                                                                                  \
+	}
+LOCAL_SCALES(local_scales_f32, MC_F32)
+LOCAL_SCALES(local_scales_bf16, MC_BF16)
+LOCAL_SCALES(local_scales_f16, MC_F16)
+
+static void make_local_scales(struct work *w, float *scale)
+{
+	enum mc_dtype dt = w->bands.weight->dtype;
+
+	(dt == MC_BF16  ? local_scales_bf16
+	 : dt == MC_F16 ? local_scales_f16
+			: local_scales_f32)(w->ranges, w->q->global_scale, scale, w->q->scale_cols);
+}
+
+/* The scales of the band's ranges into q, and its runs. */
+static void make_scales(struct work *w, size_t base)
 {
 	struct mc_quantized *q = w->q;
 	struct mc_code_range range = mc_code_range(w->args);
-	size_t base = first / w->bands.band * q->scale_cols;
+	bool local = q->global_scale != 0 && w->step == NULL;
 
+	if (local)
+		make_local_scales(w, q->scale + base);
 	for (size_t s = 0; s < q->scale_cols; s++) {
-		float min = w->ranges[s].min, max = w->ranges[s].max;
-		struct mc_qparam qparam = qparam_of(w, base + s, min, max);
-		if (!isfinite(qparam.scale))
-			return mc_fail(err, MC_UNSUPPORTED, w->bands.name,
-			    "the range [%g, %g] of row %zu is too wide for a "
-			    "scale in %s",
-			    (double)min, (double)max, first,
-			    mc_dtype_name(w->bands.weight->dtype));
+		struct mc_qparam qparam = {.scale = q->scale[base + s]};
+		if (!local)
+			qparam = qparam_of(w, base + s, w->ranges[s].min, w->ranges[s].max);
 		q->scale[base + s] = qparam.scale;
 		if (q->zero_point != NULL)
 			q->zero_point[base + s] = qparam.zero_point;
-		q->scale_min = qparam.scale < q->scale_min ? qparam.scale : q->scale_min;
-		q->scale_max = qparam.scale > q->scale_max ? qparam.scale : q->scale_max;
-		q->weight_absmax = fmaxf(q->weight_absmax, fmaxf(fabsf(min), fabsf(max)));
 		w->runs[s] = (struct mc_run){
 		    .scale = q->global_scale != 0 ? qparam.scale / q->global_scale : qparam.scale,
 		    .zero = (float)qparam.zero_point,
 		    .min = range.min,
 		    .max = range.max};
+	}
+}
+
+static bool band_scales(struct work *w, size_t first, struct mc_error *err)
+{
+	struct mc_quantized *q = w->q;
+	size_t base = first / w->bands.band * q->scale_cols;
+
+	make_scales(w, base);
+	for (size_t s = 0; s < q->scale_cols; s++) {
+		float min = w->ranges[s].min, max = w->ranges[s].max, scale = q->scale[base + s];
+		if (!isfinite(scale))
+			return mc_fail(err, MC_UNSUPPORTED, w->bands.name,
+			    "the range [%g, %g] of row %zu is too wide for a "
+			    "scale in %s",
+			    (double)min, (double)max, first,
+			    mc_dtype_name(w->bands.weight->dtype));
+		float absmax = -min > max ? -min : max;
+		q->scale_min = scale < q->scale_min ? scale : q->scale_min;
+		q->scale_max = scale > q->scale_max ? scale : q->scale_max;
+		q->weight_absmax = absmax > q->weight_absmax ? absmax : q->weight_absmax;
 	}
 	return true;
 }

@@ -16,21 +16,29 @@
 
 /* --- kernels ---------------------------------------------------------------------------------- */
 
-/* What x becomes when it is rounded to a code and back. */
+/* What each value of a row becomes when it is rounded to a code and back; segments of `width`
+ * values have a run each. */
 #define FAKE(name, kind, dt)                                                                       \
-	MC_SIMD static void name(                                                                  \
-	    struct mc_run run, const float *restrict x, float *restrict y, size_t n)               \
+	MC_SIMD static void name(const struct mc_run *runs, size_t width,                          \
+	    const float *restrict row, float *restrict to, size_t cols)                            \
 	{                                                                                          \
-		size_t i = 0;                                                                      \
-		for (; i + MC_LANES <= n; i += MC_LANES)                                           \
-			for (size_t l = 0; l < MC_LANES; l++)                                      \
-				y[i + l] = mc_value(kind, dt, run, mc_code(kind, dt, run, x[i + l])); \
-		for (; i < n; i++)                                                                 \
-			y[i] = mc_value(kind, dt, run, mc_code(kind, dt, run, x[i]));              \
+		for (size_t s = 0, start = 0; start < cols; s++, start += width) {                 \
+			size_t n = cols - start < width ? cols - start : width, i = 0;             \
+			const struct mc_run run = runs[s];                                         \
+			const float *x = row + start;                                              \
+			float *y = to + start;                                                     \
+			for (; i + MC_LANES <= n; i += MC_LANES)                                   \
+				for (size_t l = 0; l < MC_LANES; l++)                              \
+					y[i + l] = mc_value(                                       \
+					    kind, dt, run, mc_code(kind, dt, run, x[i + l]));      \
+			for (; i < n; i++)                                                         \
+				y[i] = mc_value(kind, dt, run, mc_code(kind, dt, run, x[i]));      \
+		}                                                                                  \
 	}
 MC_KERNELS(FAKE, fake)
 
-typedef void fake_fn(struct mc_run run, const float *restrict x, float *restrict y, size_t n);
+typedef void fake_fn(const struct mc_run *runs, size_t width, const float *restrict row,
+    float *restrict to, size_t cols);
 static fake_fn *const fakes[3][3] = MC_KERNEL_TABLE(fake);
 
 /* y becomes |y - x| */
@@ -96,12 +104,12 @@ static struct mc_run run_of(struct mc_code_range codes, struct mc_qparam q)
 double mc_search_error(const struct mc_quant_args *args, enum mc_dtype dt,
     const struct mc_power *power, struct mc_qparam qparam, const float *x, float *scratch, size_t n)
 {
+	struct mc_run run = run_of(mc_code_range(args), qparam);
 	double sum = 0;
 
 	if (n == 0)
 		return 0;
-	fakes[mc_code_kind(args)][mc_kernel_dtype(dt)](
-	    run_of(mc_code_range(args), qparam), x, scratch, n);
+	fakes[mc_code_kind(args)][mc_kernel_dtype(dt)](&run, n, x, scratch, n);
 	distances[mc_kernel_dtype(power->dt)](x, scratch, n);
 	mc_power_apply(power, scratch, n);
 	add_sums(scratch, n, n, &sum);
@@ -118,6 +126,8 @@ struct search {
 	struct mc_power power;
 	const float *importance;     /* [cols] or NULL */
 	struct mc_band_range *range; /* [scales]: as found */
+	bool plain;                  /* symmetric numbers, whose scales are the distance over a constant */
+	float *absmax;               /* [scales]: of the ranges, when plain */
 	float *best;                 /* [scales]: least error so far */
 	uint16_t *step;              /* [scales]: where */
 	float *y;                    /* [cols] */
@@ -125,14 +135,46 @@ struct search {
 	double *sums;                /* [scale_cols] of the band */
 };
 
+/* Scales of symmetric numbers: mc_weight_observer_range and mc_qparam_make in one, on the distance
+ * from zero, which rounds as its two ends do. */
+#define SCALES(name, dt)                                                                           \
+	MC_SIMD static void name(const float *restrict absmax, float expand, float p, float half,  \
+	    float zero, float *restrict scale, size_t n)                                           \
+	{                                                                                          \
+		for (size_t i = 0; i < n; i++) {                                                   \
+			float a = mc_round_dt(dt, mc_round_dt(dt, absmax[i] * expand) * p);        \
+			float v = mc_round_dt(dt, a / half);                                       \
+			scale[i] = v == 0.0f ? zero : v;                                           \
+		}                                                                                  \
+	}
+SCALES(scales_f32, MC_F32)
+SCALES(scales_bf16, MC_BF16)
+SCALES(scales_f16, MC_F16)
+
+typedef void scales_fn(const float *restrict absmax, float expand, float p, float half, float zero,
+    float *restrict scale, size_t n);
+static scales_fn *const scales_of[3] = {scales_f32, scales_bf16, scales_f16};
+
+/* The runs of one band. y is scratch here. */
 static void make_runs(struct search *s, size_t base, unsigned step)
 {
 	struct mc_code_range codes = mc_code_range(&s->args);
+	const struct mc_band_range *range = s->range + base;
+	size_t n = s->bands.scale_cols;
 
-	for (size_t i = 0; i < s->bands.scale_cols; i++) {
-		struct mc_band_range range = s->range[base + i];
-		mc_weight_observer_range(&s->observer, s->dt, step, &range.min, &range.max);
-		s->runs[i] = run_of(codes, mc_qparam_make(&s->args, s->dt, range.min, range.max));
+	if (s->plain) {
+		float zero = mc_qparam_make(&s->args, s->dt, 0, 0).scale;
+		float p = (float)(1.0 - (double)step / s->observer.grid);
+		scales_of[mc_kernel_dtype(s->dt)](s->absmax + base, (float)s->observer.expand, p,
+		    (codes.max - codes.min) / 2, zero, s->y, n);
+		for (size_t i = 0; i < n; i++)
+			s->runs[i] = run_of(codes, (struct mc_qparam){.scale = s->y[i]});
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		float min = range[i].min, max = range[i].max;
+		mc_weight_observer_range(&s->observer, s->dt, step, &min, &max);
+		s->runs[i] = run_of(codes, mc_qparam_make(&s->args, s->dt, min, max));
 	}
 }
 
@@ -147,9 +189,7 @@ static void band_errors(struct search *s, size_t first)
 	memset(s->sums, 0, bands->scale_cols * sizeof *s->sums);
 	for (size_t r = first; r < end; r++) {
 		mc_bands_read(bands, r);
-		for (size_t i = 0; i < bands->scale_cols; i++)
-			fake(s->runs[i], bands->row + i * width, s->y + i * width,
-			    mc_bands_run(bands, i));
+		fake(s->runs, width, bands->row, s->y, bands->cols);
 		distance(bands->row, s->y, bands->cols);
 		mc_power_apply(&s->power, s->y, bands->cols);
 		if (s->importance != NULL)
@@ -285,7 +325,7 @@ uint64_t mc_observe_scratch_bytes(const struct mc_quant_args *args, size_t rows,
 	if (!searches(args))
 		return plain;
 	return 3 * row + padded(scales * sizeof(struct mc_band_range)) +
-	       padded(scales * sizeof(float)) + padded(scale_cols * sizeof(struct mc_run)) +
+	       2 * padded(scales * sizeof(float)) + padded(scale_cols * sizeof(struct mc_run)) +
 	       padded(scale_cols * sizeof(double)) + padded(MC_POWER_TABLE * sizeof(uint16_t));
 }
 
@@ -318,17 +358,21 @@ static bool observe_search(struct search *s, const float *mean_square, struct mc
 
 	s->y = mc_arena_alloc(arena, bands->cols, sizeof *s->y, "a row of errors", err);
 	s->range = mc_arena_alloc(arena, scales, sizeof *s->range, "ranges", err);
+	s->absmax = mc_arena_alloc(arena, scales, sizeof *s->absmax, "ranges", err);
 	s->best = mc_arena_alloc(arena, scales, sizeof *s->best, "least errors", err);
 	s->runs = mc_arena_alloc(arena, bands->scale_cols, sizeof *s->runs, "scales", err);
 	s->sums = mc_arena_alloc(arena, bands->scale_cols, sizeof *s->sums, "errors", err);
 	if (importance == NULL || table == NULL || s->y == NULL || s->range == NULL ||
-	    s->best == NULL || s->runs == NULL || s->sums == NULL ||
+	    s->absmax == NULL || s->best == NULL || s->runs == NULL || s->sums == NULL ||
 	    !settle_importance(s, mean_square, importance, bands->name, err))
 		return false;
 	for (size_t r = 0; r < bands->rows; r += bands->band)
 		if (!mc_bands_ranges(
 			bands, r, s->range + r / bands->band * bands->scale_cols, err))
 			return false;
+	s->plain = s->args.symmetric && s->args.scale_dtype[0] == '\0';
+	for (size_t i = 0; s->plain && i < scales; i++)
+		s->absmax[i] = fmaxf(0, fmaxf(s->range[i].max, -s->range[i].min));
 	mc_power_init(&s->power, s->error_dt, s->observer.norm, table);
 	run_search(s);
 	for (size_t i = 0; i < scales; i++) {
