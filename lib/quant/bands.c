@@ -7,12 +7,12 @@
 
 #include "moecal/simd.h"
 
-void mc_bands_settle(const struct mc_quant_args *args, size_t rows, size_t cols, size_t *ret_band,
-    size_t *ret_width)
+void mc_bands_settle(
+    const struct mc_quant_args *args, size_t rows, size_t cols, size_t *ret_band, size_t *ret_width)
 {
 	bool block = args->strategy == MC_STRATEGY_BLOCK;
-	bool group =
-	    args->strategy == MC_STRATEGY_GROUP || args->strategy == MC_STRATEGY_TENSOR_GROUP;
+	bool group = args->strategy == MC_STRATEGY_GROUP ||
+		     args->strategy == MC_STRATEGY_TENSOR_GROUP;
 
 	*ret_band = args->strategy == MC_STRATEGY_TENSOR ? rows
 		    : block                              ? (size_t)args->block_rows
@@ -25,8 +25,8 @@ bool mc_bands_init(struct mc_bands *bands, const struct mc_weight *weight,
 {
 	*bands = (struct mc_bands){
 	    .weight = weight, .name = name, .rows = weight->rows, .cols = weight->cols};
-	if (!mc_scale_shape(args, bands->rows, bands->cols, name, &bands->scale_rows,
-		&bands->scale_cols, err))
+	if (!mc_scale_shape(
+		args, bands->rows, bands->cols, name, &bands->scale_rows, &bands->scale_cols, err))
 		return false;
 	mc_bands_settle(args, bands->rows, bands->cols, &bands->band, &bands->width);
 	return true;
@@ -119,8 +119,8 @@ static bool fail_not_finite(const struct mc_bands *bands, size_t first, struct m
 	return mc_fail(err, MC_INTERNAL, bands->name, "a weight that is not finite was lost");
 }
 
-bool mc_bands_ranges(const struct mc_bands *bands, size_t first, struct mc_band_range *ranges,
-    struct mc_error *err)
+bool mc_bands_ranges(
+    const struct mc_bands *bands, size_t first, struct mc_band_range *ranges, struct mc_error *err)
 {
 	const int32_t infinity = ordered(INFINITY), minus_infinity = ordered(-INFINITY);
 	size_t end = first + mc_bands_height(bands, first);

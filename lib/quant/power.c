@@ -58,12 +58,25 @@ MC_INLINE float raise(float x, double exponent)
 	int32_t e = (int32_t)(bits - 0x3f3504f3u) >> 23;
 	double m = (double)mc_bits_float(bits - ((uint32_t)e << 23));
 	double s = (m - 1.0) / (m + 1.0), q = s * s;
-	double log2 = s * (L0 + q * (L1 + q * (L2 + q * (L3 + q * (L4 + q * (L5 + q * (L6 + q * L7)))))));
+	double log2 = s *
+		      (L0 +
+			  q * (L1 + q * (L2 + q * (L3 + q * (L4 + q * (L5 + q * (L6 + q * L7)))))));
 	double t = exponent * ((double)(small ? e - 64 : e) + log2);
 
 	t = t < -400.0 ? -400.0 : t > 400.0 ? 400.0 : t;
 	double shifted = t + 0x1.8p52, f = t - (shifted - 0x1.8p52);
-	double power = 1.0 + f * (E1 + f * (E2 + f * (E3 + f * (E4 + f * (E5 + f * (E6 + f * (E7 + f * (E8 + f * (E9 + f * E10)))))))));
+	double power =
+	    1.0 +
+	    f * (E1 +
+		    f * (E2 +
+			    f * (E3 +
+				    f * (E4 +
+					    f * (E5 +
+						    f * (E6 +
+							    f * (E7 +
+								    f * (E8 +
+									    f * (E9 +
+										    f * E10)))))))));
 	double two = bits_double((double_bits(shifted) << 52) + 0x3ff0000000000000u);
 	float result = (float)(power * two);
 	return x == 0.0f ? 0.0f : x > 0x1.fffffep127f ? x : result;

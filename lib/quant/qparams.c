@@ -103,8 +103,7 @@ struct mc_qparam mc_qparam_make(
 		return q;
 	}
 	if (args->symmetric)
-		q.scale =
-		    mc_round_to(dt, absmax_of(min, max) / ((range.max - range.min) / 2));
+		q.scale = mc_round_to(dt, absmax_of(min, max) / ((range.max - range.min) / 2));
 	else
 		q = asymmetric(range, dt, min, max);
 	if (mc_args_e4m3_scale(args)) {
@@ -128,8 +127,8 @@ float mc_global_scale(enum mc_dtype dt, float absmax)
 	return isfinite(g) && !isnan(absmax) ? g : 1.0f;
 }
 
-struct mc_qparam mc_qparam_make_local(const struct mc_quant_args *args, enum mc_dtype dt, float min,
-    float max, float global_scale)
+struct mc_qparam mc_qparam_make_local(
+    const struct mc_quant_args *args, enum mc_dtype dt, float min, float max, float global_scale)
 {
 	struct mc_code_range range = mc_code_range(args);
 	float scale = mc_round_to(dt, absmax_of(min, max) / ((range.max - range.min) / 2));

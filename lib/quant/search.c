@@ -121,18 +121,19 @@ double mc_search_error(const struct mc_quant_args *args, enum mc_dtype dt,
 struct search {
 	struct mc_bands bands;
 	struct mc_weight_observer observer;
-	struct mc_quant_args args;   /* as the search rounds: without a scale_dtype of global scales */
-	enum mc_dtype dt, error_dt;  /* of the weight; of distances, powers and sums */
+	struct mc_quant_args
+	    args; /* as the search rounds: without a scale_dtype of global scales */
+	enum mc_dtype dt, error_dt; /* of the weight; of distances, powers and sums */
 	struct mc_power power;
 	const float *importance;     /* [cols] or NULL */
 	struct mc_band_range *range; /* [scales]: as found */
-	bool plain;                  /* symmetric numbers, whose scales are the distance over a constant */
-	float *absmax;               /* [scales]: of the ranges, when plain */
-	float *best;                 /* [scales]: least error so far */
-	uint16_t *step;              /* [scales]: where */
-	float *y;                    /* [cols] */
-	struct mc_run *runs;         /* [scale_cols] of the band */
-	double *sums;                /* [scale_cols] of the band */
+	bool plain;          /* symmetric numbers, whose scales are the distance over a constant */
+	float *absmax;       /* [scales]: of the ranges, when plain */
+	float *best;         /* [scales]: least error so far */
+	uint16_t *step;      /* [scales]: where */
+	float *y;            /* [cols] */
+	struct mc_run *runs; /* [scale_cols] of the band */
+	double *sums;        /* [scale_cols] of the band */
 };
 
 /* Scales of symmetric numbers: mc_weight_observer_range and mc_qparam_make in one, on the distance
@@ -296,8 +297,8 @@ static bool searches(const struct mc_quant_args *args)
 	       observer.search != MC_SEARCH_NONE;
 }
 
-static bool shape(const struct mc_quant_args *args, size_t rows, size_t cols, size_t *ret_rows,
-    size_t *ret_cols)
+static bool shape(
+    const struct mc_quant_args *args, size_t rows, size_t cols, size_t *ret_rows, size_t *ret_cols)
 {
 	struct mc_error ignored;
 
@@ -329,11 +330,11 @@ uint64_t mc_observe_scratch_bytes(const struct mc_quant_args *args, size_t rows,
 	       padded(scale_cols * sizeof(double)) + padded(MC_POWER_TABLE * sizeof(uint16_t));
 }
 
-static bool observe_minmax(struct mc_bands *bands, struct mc_arena *arena, struct mc_observed *ret,
-    struct mc_error *err)
+static bool observe_minmax(
+    struct mc_bands *bands, struct mc_arena *arena, struct mc_observed *ret, struct mc_error *err)
 {
-	struct mc_band_range *ranges =
-	    mc_arena_alloc(arena, bands->scale_cols, sizeof *ranges, "ranges", err);
+	struct mc_band_range *ranges = mc_arena_alloc(
+	    arena, bands->scale_cols, sizeof *ranges, "ranges", err);
 
 	if (ranges == NULL)
 		return false;
@@ -341,8 +342,7 @@ static bool observe_minmax(struct mc_bands *bands, struct mc_arena *arena, struc
 		if (!mc_bands_ranges(bands, r, ranges, err))
 			return false;
 		for (size_t i = 0; i < bands->scale_cols; i++)
-			ret->absmax =
-			    fmaxf(ret->absmax, fmaxf(ranges[i].max, -ranges[i].min));
+			ret->absmax = fmaxf(ret->absmax, fmaxf(ranges[i].max, -ranges[i].min));
 	}
 	return true;
 }
@@ -367,8 +367,7 @@ static bool observe_search(struct search *s, const float *mean_square, struct mc
 	    !settle_importance(s, mean_square, importance, bands->name, err))
 		return false;
 	for (size_t r = 0; r < bands->rows; r += bands->band)
-		if (!mc_bands_ranges(
-			bands, r, s->range + r / bands->band * bands->scale_cols, err))
+		if (!mc_bands_ranges(bands, r, s->range + r / bands->band * bands->scale_cols, err))
 			return false;
 	s->plain = s->args.symmetric && s->args.scale_dtype[0] == '\0';
 	for (size_t i = 0; s->plain && i < scales; i++)

@@ -42,19 +42,20 @@ static const struct known *find_known(const char *observer)
 static bool read_argument(const struct mc_quant_args *args, const char *key, double least,
     double most, bool whole, double *value, const char *where, struct mc_error *err)
 {
-	const struct mc_json *json =
-	    args->observer_kwargs == NULL ? NULL : mc_json_get(args->observer_kwargs, key);
+	const struct mc_json *json = args->observer_kwargs == NULL
+					 ? NULL
+					 : mc_json_get(args->observer_kwargs, key);
 
 	if (json == NULL)
 		return true;
 	if (mc_json_type(json) != MC_JSON_INTEGER && mc_json_type(json) != MC_JSON_REAL)
-		return mc_fail(err, MC_INVALID, where,
-		    "observer_kwargs: %s of %s is no number", key, args->observer);
+		return mc_fail(err, MC_INVALID, where, "observer_kwargs: %s of %s is no number",
+		    key, args->observer);
 	double number = mc_json_number(json);
 	if (!(number >= least && number <= most) || (whole && number != floor(number)))
 		return mc_fail(err, MC_INVALID, where,
-		    "observer_kwargs: %s of %s is %g; needed %s from %g to %g", key,
-		    args->observer, number, whole ? "a whole number" : "a number", least, most);
+		    "observer_kwargs: %s of %s is %g; needed %s from %g to %g", key, args->observer,
+		    number, whole ? "a whole number" : "a number", least, most);
 	*value = number;
 	return true;
 }
@@ -62,8 +63,9 @@ static bool read_argument(const struct mc_quant_args *args, const char *key, dou
 static bool read_strict(const struct mc_quant_args *args, struct mc_weight_observer *observer,
     const char *where, struct mc_error *err)
 {
-	const struct mc_json *json =
-	    args->observer_kwargs == NULL ? NULL : mc_json_get(args->observer_kwargs, "strict");
+	const struct mc_json *json = args->observer_kwargs == NULL
+					 ? NULL
+					 : mc_json_get(args->observer_kwargs, "strict");
 
 	if (json == NULL)
 		return true;
@@ -92,8 +94,8 @@ bool mc_weight_observer_make(struct mc_weight_observer *observer, const struct m
 	double maxshrink, norm, expand, grid, patience;
 
 	if (row == NULL)
-		return mc_fail(err, MC_UNSUPPORTED, where,
-		    "observer '%s' is not there", args->observer);
+		return mc_fail(
+		    err, MC_UNSUPPORTED, where, "observer '%s' is not there", args->observer);
 	maxshrink = row->maxshrink;
 	norm = row->norm;
 	expand = row->expand;

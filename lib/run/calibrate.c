@@ -244,8 +244,8 @@ static bool restore_hidden(struct run *run, size_t index, struct mc_error *err)
 {
 	if (index > 0)
 		return load_hidden(run, index, err);
-	return mc_forward_embed(&run->job->model, &run->batch, run->job->spec->precision,
-	    run->hidden, run->env, err);
+	return mc_forward_embed(
+	    &run->job->model, &run->batch, run->job->spec->precision, run->hidden, run->env, err);
 }
 
 /* More passes over the layer's inputs, where an observer needs them. The hidden states come out of
@@ -254,8 +254,8 @@ static bool search_inputs(struct run *run, const struct mc_layer *layer,
     const struct mc_layer_observer *observer, struct mc_input_searches *searches,
     struct mc_error *err)
 {
-	if (!mc_input_searches_init(searches, run->job, layer->index, observer, NULL,
-		run->batch.start, run->env, err))
+	if (!mc_input_searches_init(
+		searches, run->job, layer->index, observer, NULL, run->batch.start, run->env, err))
 		return false;
 	while (mc_input_searches_next(searches)) {
 		struct mc_tap tap = mc_input_searches_tap(searches);
@@ -353,8 +353,8 @@ static bool observe_head(struct run *run, struct mc_input_stats *stats,
 
 	if (rows == NULL || !mc_input_stats_init(stats, D, run->batch.sequences, run->env, err) ||
 	    !offer_head(run, head, rows, &tap, err) ||
-	    !mc_input_searches_init(searches, run->job, run->layers, NULL, stats, run->batch.start,
-		run->env, err))
+	    !mc_input_searches_init(
+		searches, run->job, run->layers, NULL, stats, run->batch.start, run->env, err))
 		return false;
 	while (mc_input_searches_next(searches)) {
 		tap = mc_input_searches_tap(searches);

@@ -42,8 +42,8 @@ static bool read_global(const struct mc_tensor_source *source, const char *paren
     const char *module, const char *suffix, float *ret, bool *ret_there, struct mc_error *err)
 {
 	char *name;
-	const struct mc_st_entry *entry =
-	    find_tensor(source, parent, length, module, suffix, &name, err);
+	const struct mc_st_entry *entry = find_tensor(
+	    source, parent, length, module, suffix, &name, err);
 	bool ok = name != NULL;
 
 	*ret_there = entry != NULL && entry->dtype == MC_F32 && entry->bytes == sizeof *ret;

@@ -291,8 +291,8 @@ static bool check_bound(struct mc_verdict *verdict, const struct mc_module_check
 	return true;
 }
 
-/* Scales of one number a tensor. No calibration gives a subnormal one: memory that was never written
- * looks so. */
+/* Scales of one number a tensor. No calibration gives a subnormal one: memory that was never
+ * written looks so. */
 static void check_single_scales(
     struct mc_verdict *verdict, const struct mc_module_check *check, const struct mc_packed *packed)
 {

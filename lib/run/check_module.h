@@ -35,8 +35,8 @@ bool mc_check_module_bytes(const struct mc_scheme *scheme, enum mc_dtype dt, siz
 bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *check,
     const struct mc_tensor_source *source, struct mc_arena *arena, struct mc_error *err) MC_CHECKED;
 
-/* The global scales of the linears that engines merge with the module `name`, when it is the first of
- * such a group (gate_proj, q_proj, q_a_proj, w1): equal to the bit, and none of them without. */
+/* The global scales of the linears that engines merge with the module `name`, when it is the first
+ * of such a group (gate_proj, q_proj, q_a_proj, w1): equal to the bit, and none of them without. */
 bool mc_check_fused(struct mc_verdict *verdict, const char *name,
     const struct mc_tensor_source *source, struct mc_error *err) MC_CHECKED;
 

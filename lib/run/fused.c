@@ -33,13 +33,13 @@ static bool has_global_scale(const struct mc_job *job, size_t module)
 	       scheme->weights.strategy == MC_STRATEGY_TENSOR_GROUP;
 }
 
-static bool fail_unlike(
-    const struct mc_job *job, size_t with, size_t without, struct mc_error *err)
+static bool fail_unlike(const struct mc_job *job, size_t with, size_t without, struct mc_error *err)
 {
 	const struct mc_scheme *other = mc_job_scheme(job, without);
 
 	return mc_fail(err, MC_INVALID, job->model.modules[with]->name,
-	    "is quantized under a global scale (tensor_group), which engines share with %s; that one "
+	    "is quantized under a global scale (tensor_group), which engines share with %s; that "
+	    "one "
 	    "is %s%s: quantize all of them alike",
 	    job->model.modules[without]->name, other == NULL ? "not quantized" : "of group ",
 	    other == NULL ? "" : other->name);

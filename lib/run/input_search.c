@@ -97,8 +97,8 @@ uint64_t mc_input_searches_bytes(const struct mc_job *job, size_t layer, unsigne
 				share_input(job, model->modules[j], m);
 		if (again)
 			continue;
-		uint64_t one = search_bytes(&observer, grouped, width_of(scheme, grouped), m->cols,
-		    job->dataset.sequences);
+		uint64_t one = search_bytes(
+		    &observer, grouped, width_of(scheme, grouped), m->cols, job->dataset.sequences);
 		/* the layer's own gate and up input stands in for experts without tokens */
 		bytes += m->role == MC_ROLE_GATE && m->expert == 0 ? 2 * one : one;
 		most_steps = observer.steps > most_steps ? observer.steps : most_steps;
@@ -112,8 +112,8 @@ uint64_t mc_input_searches_bytes(const struct mc_job *job, size_t layer, unsigne
 
 /* --- making ----------------------------------------------------------------------------------- */
 
-static bool init_search(struct mc_input_search *search, bool grouped, const struct mc_env *env,
-    struct mc_error *err)
+static bool init_search(
+    struct mc_input_search *search, bool grouped, const struct mc_env *env, struct mc_error *err)
 {
 	size_t sequences = search->stats->sequences, channels = search->stats->channels;
 	size_t steps = search->observer.steps;
@@ -135,17 +135,14 @@ static bool init_search(struct mc_input_search *search, bool grouped, const stru
 	for (size_t q = 0; !grouped && q < sequences; q++)
 		for (size_t s = 0; s < search->stats->slices; s++) {
 			const struct mc_input_stats *stats = search->stats;
-			search->min[q] =
-			    fminf(search->min[q], stats->slice_min[s * sequences + q]);
-			search->max[q] =
-			    fmaxf(search->max[q], stats->slice_max[s * sequences + q]);
+			search->min[q] = fminf(search->min[q], stats->slice_min[s * sequences + q]);
+			search->max[q] = fmaxf(search->max[q], stats->slice_max[s * sequences + q]);
 		}
 	if (steps == 0)
 		return true;
 	search->error = mc_arena_zalloc(env->arena, search->parts * sequences * steps,
 	    sizeof(double), "errors of candidates", err);
-	table = mc_arena_alloc(
-	    env->arena, MC_POWER_TABLE, sizeof *table, "a table of powers", err);
+	table = mc_arena_alloc(env->arena, MC_POWER_TABLE, sizeof *table, "a table of powers", err);
 	if (search->error == NULL || table == NULL)
 		return false;
 	mc_power_init(&search->power, search->dt, search->observer.norm, table);
@@ -203,9 +200,8 @@ bool mc_input_searches_init(struct mc_input_searches *searches, const struct mc_
 	for (size_t i = 0; i < job->model.modules_count; i++)
 		if (is_here(job, i, layer) &&
 		    !add_module(searches, job, i,
-			observer == NULL
-			    ? head
-			    : mc_layer_observer_of(observer, job->model.modules[i]),
+			observer == NULL ? head
+					 : mc_layer_observer_of(observer, job->model.modules[i]),
 			env, err))
 			return false;
 	searches->qparams = mc_arena_alloc(env->arena, workers * (searches->most_steps + 1),
@@ -244,8 +240,8 @@ static void add_ranges(struct mc_input_search *search, const struct stretch *at)
 	}
 }
 
-static void make_candidates(const struct mc_input_search *search, size_t range,
-    struct mc_qparam *qparams)
+static void make_candidates(
+    const struct mc_input_search *search, size_t range, struct mc_qparam *qparams)
 {
 	for (unsigned step = 0; step < search->observer.steps; step++) {
 		float min = mc_round_to(search->dt, search->min[range]);
@@ -300,8 +296,8 @@ static const struct mc_input_stats *stats_of(
 	return NULL;
 }
 
-static void take_stretch(struct mc_input_searches *searches, struct mc_input_search *search,
-    const struct stretch *at)
+static void take_stretch(
+    struct mc_input_searches *searches, struct mc_input_search *search, const struct stretch *at)
 {
 	size_t worker = at->slice->worker;
 	float *row = searches->scratch + worker * 2 * MC_TAP_CHANNELS;
@@ -309,8 +305,8 @@ static void take_stretch(struct mc_input_searches *searches, struct mc_input_sea
 	if (searches->pass == PASS_RANGES && search->grouped)
 		add_ranges(search, at);
 	if (searches->pass == PASS_ERRORS && search->observer.steps > 0)
-		add_errors(search, at, searches->qparams + worker * (searches->most_steps + 1),
-		    row, row + MC_TAP_CHANNELS);
+		add_errors(search, at, searches->qparams + worker * (searches->most_steps + 1), row,
+		    row + MC_TAP_CHANNELS);
 }
 
 static bool take_inputs(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
@@ -351,7 +347,8 @@ struct mc_tap mc_input_searches_tap(struct mc_input_searches *searches)
 /* --- results ---------------------------------------------------------------------------------- */
 
 /* The error of a candidate in one sequence, rounded as the reference rounds its sums. */
-static float error_of(const struct mc_input_search *search, size_t range, size_t sequence, size_t step)
+static float error_of(
+    const struct mc_input_search *search, size_t range, size_t sequence, size_t step)
 {
 	size_t sequences = search->stats->sequences, steps = search->observer.steps;
 	double sum = 0;
@@ -371,8 +368,8 @@ static void select_ranges(struct mc_input_search *search, size_t sequence)
 	size_t ranges = search->grouped ? search->parts : 1, sequences = search->stats->sequences;
 	unsigned misses = 0, last = 0;
 
-	/* first how far the search goes, then, for each range, its best up to there: the best so far
-	 * is not kept, which costs a second look at the errors and no memory */
+	/* first how far the search goes, then, for each range, its best up to there: the best so
+	 * far is not kept, which costs a second look at the errors and no memory */
 	for (unsigned step = 0; step < search->observer.steps; step++) {
 		bool improved = false;
 		for (size_t r = 0; r < ranges && !improved; r++) {
@@ -407,8 +404,8 @@ static void select_ranges(struct mc_input_search *search, size_t sequence)
 static void settle(struct mc_input_search *search)
 {
 	size_t ranges = search->grouped ? search->parts : 1, sequences = search->stats->sequences;
-	const struct mc_json *constant =
-	    mc_json_get(search->scheme->input.observer_kwargs, "averaging_constant");
+	const struct mc_json *constant = mc_json_get(
+	    search->scheme->input.observer_kwargs, "averaging_constant");
 	struct mc_observer fold = {
 	    .kind = search->observer.averages ? MC_OBSERVER_MOVING : MC_OBSERVER_MEMORYLESS,
 	    .averaging_constant = constant == NULL ? 0.01 : mc_json_number(constant),

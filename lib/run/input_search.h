@@ -3,9 +3,9 @@
  *
  * A search (mse) needs the error of every candidate over a sequence's inputs, and candidates follow
  * from the sequence's range; a moving average over groups of channels (dynamic "local", where the
- * reference sees [tokens, channels] of a sequence apart) needs a range for each group. Both read the
- * layer's inputs again: the caller runs the layer's forward once more a pass, from the same hidden
- * states, with another tap. Source: 4.1 to 4.3 of the quantization reference.
+ * reference sees [tokens, channels] of a sequence apart) needs a range for each group. Both read
+ * the layer's inputs again: the caller runs the layer's forward once more a pass, from the same
+ * hidden states, with another tap. Source: 4.1 to 4.3 of the quantization reference.
  */
 #ifndef MC_RUN_INPUT_SEARCH_H
 #define MC_RUN_INPUT_SEARCH_H
@@ -23,11 +23,11 @@ struct mc_input_search {
 	enum mc_dtype dt;
 	struct mc_weight_observer observer;
 	struct mc_power power;
-	size_t width, parts;                /* channels of a part */
-	bool grouped;                       /* each part has its own range */
-	float *min, *max;                   /* [parts, sequences]; not grouped: [sequences] */
-	double *error;                      /* [parts, sequences, steps] or NULL */
-	struct mc_range range;              /* the result, when done */
+	size_t width, parts;   /* channels of a part */
+	bool grouped;          /* each part has its own range */
+	float *min, *max;      /* [parts, sequences]; not grouped: [sequences] */
+	double *error;         /* [parts, sequences, steps] or NULL */
+	struct mc_range range; /* the result, when done */
 };
 
 struct mc_input_searches {
@@ -48,8 +48,8 @@ bool mc_input_searches_init(struct mc_input_searches *searches, const struct mc_
     const uint64_t *start, const struct mc_env *env, struct mc_error *err) MC_CHECKED;
 uint64_t mc_input_searches_bytes(const struct mc_job *job, size_t layer, unsigned workers);
 
-/* Whether one more pass over the inputs is needed, with the tap below; at most two are. Once it says
- * no, the results are there. */
+/* Whether one more pass over the inputs is needed, with the tap below; at most two are. Once it
+ * says no, the results are there. */
 bool mc_input_searches_next(struct mc_input_searches *searches);
 struct mc_tap mc_input_searches_tap(struct mc_input_searches *searches);
 

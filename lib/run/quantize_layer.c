@@ -124,8 +124,8 @@ static bool input_range(const struct mc_linear_task *task, const struct inputs *
 	if (!ret->seen && inputs->observer != NULL && m->expert != MC_NO_INDEX)
 		*ret = m->role == MC_ROLE_DOWN
 			   ? observed_by_others(inputs, job, MC_ROLE_DOWN, task->scheme)
-			   : observed(&inputs->observer->gate_up, task->scheme, dt,
-				 inputs->searches);
+			   : observed(
+				 &inputs->observer->gate_up, task->scheme, dt, inputs->searches);
 	return ret->seen || mc_fail(err, MC_INVALID, m->name,
 				"no calibration token reached this module's input");
 }
@@ -144,8 +144,7 @@ static bool set_input_parameters(struct mc_linear_task *task, const struct input
 	if (args->dynamic == MC_DYNAMIC_LOCAL) {
 		struct mc_packed_tensor *global = find_packed(&task->packed, "input_global_scale");
 		mc_assert(global != NULL);
-		*(float *)global->tensor.data =
-		    mc_global_scale(dt, fmaxf(range.max, -range.min));
+		*(float *)global->tensor.data = mc_global_scale(dt, fmaxf(range.max, -range.min));
 		return true;
 	}
 	struct mc_qparam qparam = mc_qparam_make(args, dt, range.min, range.max);
@@ -258,8 +257,7 @@ static bool quantize_task(void *ctx, size_t item, unsigned worker, struct mc_err
 	}
 	if (!mc_env_go_on(work->env, err) ||
 	    (!task->fused && !mean_squares(task, name, arena, &given.mean_square, err)) ||
-	    !mc_rtn_given(
-		&task->weight, &task->scheme->weights, &given, name, arena, &q, err) ||
+	    !mc_rtn_given(&task->weight, &task->scheme->weights, &given, name, arena, &q, err) ||
 	    !mc_pack(task->scheme, task->weight.dtype, &q, name, arena, &packed, err))
 		return false;
 	keep_packed(task, &packed);
@@ -370,11 +368,9 @@ static bool run_tasks(const struct mc_job *job, struct mc_layer_result *result,
     const struct mc_layer_observer *observer, const struct mc_input_searches *searches,
     const struct mc_env *env, struct mc_error *err)
 {
-	const struct inputs inputs = {
-	    .result = result, .observer = observer, .searches = searches};
+	const struct inputs inputs = {.result = result, .observer = observer, .searches = searches};
 	unsigned workers = mc_pool_workers(env->pool);
-	struct work work = {
-	    .job = job, .tasks = result->tasks, .count = result->count, .env = env};
+	struct work work = {.job = job, .tasks = result->tasks, .count = result->count, .env = env};
 
 	for (size_t i = 0; i < result->count; i++)
 		if (!prepare_task(&result->tasks[i], job, env, err))
@@ -495,8 +491,7 @@ bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned wo
 			&task.packed, err))
 			return false;
 		if (shares_scale(m, task.scheme))
-			packed_bytes +=
-			    mc_observed_bytes(&task.scheme->weights, m->rows, m->cols);
+			packed_bytes += mc_observed_bytes(&task.scheme->weights, m->rows, m->cols);
 		for (size_t p = 0; p < task.packed.count; p++)
 			packed_bytes += mc_tensor_bytes(&task.packed.items[p].tensor) + 64;
 		uint64_t one = scratch_bytes(&task, 1);

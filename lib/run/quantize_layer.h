@@ -19,8 +19,8 @@ struct mc_linear_task {
 	const struct mc_input_stats *input; /* or NULL: no data */
 	bool fused;                         /* its global scale is shared: observed beforehand */
 	struct mc_observed observed;
-	const char *source;                 /* "measured", "all-tokens", "weights-only" */
-	struct mc_packed packed;            /* data in the arena */
+	const char *source;      /* "measured", "all-tokens", "weights-only" */
+	struct mc_packed packed; /* data in the arena */
 	struct mc_module_row row;
 };
 

@@ -8,7 +8,8 @@
  * checkpoint, and every expected tensor is looked up there. Weights' codes, scales and zero points
  * must be equal to the bit; input scales within a relative bound: 1e-5 for float32 cases; for bf16
  * ones 2 % but for one module in twenty, which may be 10 % off. A scheme that is not there yet is
- * skipped by name, unless --require names the case. Exit: 0 all pass, 1 one does not, 2 nothing to compare.
+ * skipped by name, unless --require names the case. Exit: 0 all pass, 1 one does not, 2 nothing to
+ * compare.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -129,8 +130,8 @@ static bool run_spec(
 	bool ok = mc_plan_make(&plan, &job, 0, env, err) &&
 		  mc_calibrate(&job, &plan, out, NULL, env, &result, err);
 	mc_job_close(&job);
-	return ok && (result.valid ||
-			 mc_fail(err, MC_CORRUPT, out, "the verdict on the written checkpoint is no"));
+	return ok && (result.valid || mc_fail(err, MC_CORRUPT, out,
+					  "the verdict on the written checkpoint is no"));
 }
 
 static bool run_case(
@@ -308,8 +309,8 @@ static bool module_again(struct again *again, size_t index, struct tally *t, str
 		return false;
 	for (size_t i = 0; i < packed.count; i++) {
 		char *name = mc_format(err, "%s.%s", m->name, packed.items[i].suffix);
-		const struct mc_st_entry *want =
-		    name == NULL ? NULL : mc_st_find(&again->expected, name);
+		const struct mc_st_entry *want = name == NULL ? NULL
+							      : mc_st_find(&again->expected, name);
 		uint64_t bytes = mc_tensor_bytes(&packed.items[i].tensor);
 		void *data = want == NULL ? NULL : mc_arena_alloc(arena, bytes, 1, "tensor", err);
 		free(name);
@@ -338,8 +339,8 @@ static bool open_file(
 }
 
 /* Every weight of the case from the reference's inputs. */
-static bool compare_again(const char *folder, const struct mc_json *json,
-    const struct mc_env *env, struct tally *t, struct mc_error *err)
+static bool compare_again(const char *folder, const struct mc_json *json, const struct mc_env *env,
+    struct tally *t, struct mc_error *err)
 {
 	struct again again = {.env = env};
 	struct mc_problems problems;

@@ -46,9 +46,9 @@ void ref_rtn_codes(const struct ref_rtn *how, const float *x, size_t n, double s
 	for (size_t i = 0; i < n; i++) {
 		double v = operation(how, operation(how, x[i] / scale) + zero);
 		v = fmin(fmax(v, low), high);
-		codes[i] = how->bits == 0   ? ref_round(&ref_e4m3, v)
+		codes[i] = how->bits == 0  ? ref_round(&ref_e4m3, v)
 			   : how->bits < 0 ? ref_round(&ref_e2m1, v)
-					    : rint(v);
+					   : rint(v);
 		values[i] = operation(how, operation(how, codes[i] - zero) * scale);
 	}
 }

@@ -18,7 +18,8 @@ void ref_rtn_group(const struct ref_rtn *how, const float *x, size_t n, double *
 void ref_rtn_range(const struct ref_rtn *how, double min, double max, double *scale, double *zero);
 void ref_rtn_codes(const struct ref_rtn *how, const float *x, size_t n, double scale, double zero,
     double *codes, double *values);
-/* The power of two that an MX scale is, of 4 bits (bits -4) or 8 (0), for a greatest distance from 0. */
+/* The power of two that an MX scale is, of 4 bits (bits -4) or 8 (0), for a greatest distance from
+ * 0. */
 double ref_mx_scale(int bits, double absmax);
 /* The multiplier of tensor_group, and the E4M3 scale of a group under it. */
 double ref_global_scale(const struct ref_format *dt, double absmax);

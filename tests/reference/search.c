@@ -12,8 +12,8 @@ static double to(const struct ref_format *dt, double v)
 }
 
 /* The error of one group at one step. */
-static double error_of(const struct ref_search *how, const float *x, unsigned first, unsigned width,
-    unsigned step)
+static double error_of(
+    const struct ref_search *how, const float *x, unsigned first, unsigned width, unsigned step)
 {
 	const struct ref_format *dt = how->rtn.dt, *error_dt = how->weights == NULL ? dt : NULL;
 	double min = INFINITY, max = -INFINITY, sum = 0, mean = 0, codes[1024], values[1024];
@@ -36,17 +36,16 @@ static double error_of(const struct ref_search *how, const float *x, unsigned fi
 		double power = norm == 3 && error_dt == NULL
 				   ? (double)((float)(distance * distance) * (float)distance)
 				   : to(error_dt, pow(distance, norm));
-		double weight =
-		    how->weights == NULL
-			? 1
-			: how->weights[(first + i) % how->cols] / (float)((float)mean + 0x1p-126f);
+		double weight = how->weights == NULL ? 1
+						     : how->weights[(first + i) % how->cols] /
+							   (float)((float)mean + 0x1p-126f);
 		sum += how->weights == NULL ? power : (double)(float)(power * (float)weight);
 	}
 	return to(error_dt, sum);
 }
 
-void ref_search_groups(const struct ref_search *how, const float *x, unsigned groups,
-    unsigned width, unsigned *steps)
+void ref_search_groups(
+    const struct ref_search *how, const float *x, unsigned groups, unsigned width, unsigned *steps)
 {
 	const struct ref_format *dt = how->weights == NULL ? how->rtn.dt : NULL;
 	double best[4096];

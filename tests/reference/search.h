@@ -14,7 +14,7 @@ struct ref_search {
 	unsigned cols;
 };
 /* x [groups * width], groups one after another along rows of `cols`; the step that each takes. */
-void ref_search_groups(const struct ref_search *how, const float *x, unsigned groups,
-    unsigned width, unsigned *steps);
+void ref_search_groups(
+    const struct ref_search *how, const float *x, unsigned groups, unsigned width, unsigned *steps);
 
 #endif

@@ -65,7 +65,8 @@ static bool take(void *ctx, const struct mc_tap_slice *slice, struct mc_error *e
 }
 
 /* The range after all batches, as a job would find it; true when passes were needed for it. */
-static bool observe(struct mc_scheme *scheme, enum mc_dtype dt, const float *x, struct mc_range *ret)
+static bool observe(
+    struct mc_scheme *scheme, enum mc_dtype dt, const float *x, struct mc_range *ret)
 {
 	struct mc_module module = {
 	    .kind = MC_KIND_LINEAR, .expert = MC_NO_INDEX, .rows = 1, .cols = CHANNELS};
@@ -82,8 +83,8 @@ static bool observe(struct mc_scheme *scheme, enum mc_dtype dt, const float *x, 
 	struct mc_tap tap = {.inputs = take, .ctx = &taking};
 	struct mc_input_searches searches;
 	struct mc_observer observer = {.kind = MC_OBSERVER_MOVING, .dtype = dt};
-	const struct mc_json *constant =
-	    mc_json_get(scheme->input.observer_kwargs, "averaging_constant");
+	const struct mc_json *constant = mc_json_get(
+	    scheme->input.observer_kwargs, "averaging_constant");
 	size_t mark = mc_arena_mark(&arena);
 	struct mc_error err;
 
@@ -132,14 +133,12 @@ static void vectors_are_the_references(void **state)
 		assert_int_equal(mc_tensor_elements(&batches), BATCHES * TOKENS * CHANNELS);
 		float *x = golden_floats(&batches);
 		searched += observe(&of_input, batches.dtype, x, &range);
-		struct mc_tensor scale =
-		    golden_tensor(&g, "out", local ? "global_scale" : "scale");
+		struct mc_tensor scale = golden_tensor(&g, "out", local ? "global_scale" : "scale");
 		float *want = golden_floats(&scale), have;
 		if (local)
 			have = mc_global_scale(batches.dtype, fmaxf(range.max, -range.min));
 		else
-			have = mc_qparam_make(
-			    &of_input.input, batches.dtype, range.min, range.max)
+			have = mc_qparam_make(&of_input.input, batches.dtype, range.min, range.max)
 				   .scale;
 		if (have != want[0])
 			fail_msg("%s: %.9g; needed %.9g", g.name, have, want[0]);

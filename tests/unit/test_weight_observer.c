@@ -72,8 +72,8 @@ static void check_vector(const struct golden *g, const struct mc_quant_args *arg
 		if (memcmp(&q.scale[i], &s[i], sizeof s[i]) != 0)
 			fail_msg("%s: scale %zu is %g; needed %g", g->name, i, q.scale[i], s[i]);
 		if (i < defined && q.zero_point != NULL && (float)q.zero_point[i] != z[i])
-			fail_msg("%s: zero point %zu is %d; needed %g", g->name, i,
-			    q.zero_point[i], z[i]);
+			fail_msg("%s: zero point %zu is %d; needed %g", g->name, i, q.zero_point[i],
+			    z[i]);
 	}
 	if (global.data != NULL)
 		assert_memory_equal(&q.global_scale, global.data, sizeof q.global_scale);
@@ -140,8 +140,8 @@ static void fused_vectors_are_the_references(void **state)
 					free(w.data);
 					continue;
 				}
-				assert_true(mc_rtn_given(
-				    &weight, args, &given, g.name, &arena, &q, &err));
+				assert_true(
+				    mc_rtn_given(&weight, args, &given, g.name, &arena, &q, &err));
 				snprintf(key, sizeof key, "%s.global_scale", names[i]);
 				struct mc_tensor global = golden_tensor(&g, "out", key);
 				snprintf(key, sizeof key, "%s.scale", names[i]);
@@ -194,8 +194,8 @@ static void check_definition(enum mc_dtype dt, const struct kind *kind)
 	mc_error_init(&err);
 	snprintf(args.observer, sizeof args.observer, "%s", kind->observer);
 	if (kind->kwargs != NULL) {
-		args.observer_kwargs =
-		    mc_json_parse(kind->kwargs, strlen(kind->kwargs), "kwargs", &err);
+		args.observer_kwargs = mc_json_parse(
+		    kind->kwargs, strlen(kind->kwargs), "kwargs", &err);
 		assert_non_null(args.observer_kwargs);
 	}
 	assert_true(mc_weight_observer_make(&o, &args, "", &err));
@@ -205,9 +205,8 @@ static void check_definition(enum mc_dtype dt, const struct kind *kind)
 		squares[i] = (float)(1.5 + sin((double)i));
 	mc_narrow(x, dt, data, ROWS * COLS);
 	assert_true(mc_observe_weight(&weight, &args, squares, "m", &arena, &seen, &err));
-	struct ref_search how = {.rtn = {.bits = kind->bits,
-				     .symmetric = kind->symmetric,
-				     .dt = format},
+	struct ref_search how = {
+	    .rtn = {.bits = kind->bits, .symmetric = kind->symmetric, .dt = format},
 	    .norm = o.norm,
 	    .expand = o.expand,
 	    .grid = o.grid,
@@ -234,7 +233,8 @@ static void searches_are_the_definitions(void **state)
 	    {"imatrix_mse", 4, true, NULL}, {"imatrix_mse", 3, false, "{\"patience\": 0}"},
 	    {"nvfp4-expanded-imatrix", -4, true, NULL},
 	    {"mse", 8, true,
-		"{\"maxshrink\": 0.9, \"grid\": 40, \"patience\": 1, \"norm\": 3, \"expand\": 1.25}"},
+		"{\"maxshrink\": 0.9, \"grid\": 40, \"patience\": 1, \"norm\": 3, \"expand\": "
+		"1.25}"},
 	    {"mse", 2, true, "{\"maxshrink\": 0}"}};
 
 	(void)state;
