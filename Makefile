@@ -24,7 +24,7 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -W
         -Wformat=2 -Wswitch-enum -Wwrite-strings -Werror
 BASE_CFLAGS := -std=c17 -D_GNU_SOURCE -O2 -g -ffp-contract=off -fno-math-errno -fno-trapping-math \
         -fstack-protector-strong $(WARN)
-# The loops of lib/math are written for vectors; O3 lets the compiler use them.
+# The loops of lib/math and lib/quant are written for vectors; O3 lets the compiler use them.
 MATH_CFLAGS := -O3
 HARDEN := -D_FORTIFY_SOURCE=2 -fstack-clash-protection -fcf-protection -fPIE
 LINK_release := -pie -Wl,-z,relro,-z,now
@@ -61,6 +61,10 @@ BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 all: $(MOECAL) $(MOECALD) ## build the library and the programs
 
 $(BUILD)/lib/math/%.o: lib/math/%.c
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CC    $<")
+	$(Q)$(CC) $(ALL_CFLAGS) $(MATH_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/lib/quant/%.o: lib/quant/%.c
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  CC    $<")
 	$(Q)$(CC) $(ALL_CFLAGS) $(MATH_CFLAGS) -MMD -MP -c $< -o $@
@@ -202,7 +206,7 @@ SHARED ?= ../shared
 comma := ,
 .PHONY: parity parity-models parity-tokenizers parity-perplexity interop
 # Cases that must pass; others are skipped by name while their scheme is not there yet.
-PARITY_REQUIRED := W[0-9]A16*,w4a16-g*,w4a16-channel*,W8A8*,W4A8*,FP8,FP8.f32,FP8-routed*,FP8_DYNAMIC*,FP8_BLOCK*,w8a8-static*,w4a8-fp8-static*,kv-fp8*,w4a16-kv-fp8*,attention-fp8*
+PARITY_REQUIRED := W*,INT8,FP8,FP8.f32,FP8-routed*,FP8_DYNAMIC*,FP8_BLOCK,NVFP4*,MXFP*,fp8-*,nvfp4-*,mxfp4-*,mixed-*,w4a16-*,w4a8-*,w8a8-*,ignore-*,kv-fp8*,attention-fp8*
 parity: deps $(BUILD)/doors/parity ## quantized tensors against llm-compressor's
 	@$(BUILD)/doors/parity $(if $(FIXTURES),,--require '$(PARITY_REQUIRED)') --models $(or $(MODELS),$(SHARED)/models) $(or $(FIXTURES),$(SHARED)/fixtures/quantization/presets)
 parity-models: deps $(BUILD)/doors/parity_models ## forward passes against transformers'

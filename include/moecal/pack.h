@@ -21,7 +21,8 @@ struct mc_packed {
 };
 
 /* What tensors a module of this scheme has, without data: for plans and checks. `dt` is the weight's
- * dtype; includes input_scale (and input_zero_point) for static inputs. */
+ * dtype; includes input_scale (and input_zero_point) for static inputs, input_global_scale for
+ * dynamic "local" ones. Errors: UNSUPPORTED where the scheme's format does not store such weights. */
 bool mc_pack_layout(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows, size_t cols,
     const char *name, struct mc_packed *ret, struct mc_error *err) MC_CHECKED;
 
@@ -30,7 +31,8 @@ bool mc_pack(const struct mc_scheme *scheme, enum mc_dtype dt, const struct mc_q
     const char *name, struct mc_arena *arena, struct mc_packed *ret, struct mc_error *err) MC_CHECKED;
 
 /* The inverse, from tensors with data (any order): codes, scales, zero points into the arena. `rows`,
- * `cols` as the caller expects them. Errors: CORRUPT naming the tensor (missing, shape, dtype). */
+ * `cols` as the caller expects them. weight_g_idx of older checkpoints is obeyed; ret then points
+ * into it. Errors: CORRUPT naming the tensor (missing, shape, dtype). */
 bool mc_unpack(const struct mc_scheme *scheme, const struct mc_packed *packed, size_t rows, size_t cols,
     const char *name, struct mc_arena *arena, struct mc_quantized *ret, struct mc_error *err) MC_CHECKED;
 

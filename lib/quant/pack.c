@@ -38,6 +38,12 @@ static void set_shape(struct mc_tensor *tensor, uint64_t rows, uint64_t cols)
 	tensor->shape[1] = cols;
 }
 
+static void set_one(struct mc_tensor *tensor)
+{
+	tensor->rank = 1;
+	tensor->shape[0] = 1;
+}
+
 /* One number a tensor has one dimension, all else two. */
 static void set_scale_shape(
     struct mc_tensor *tensor, const struct mc_quant_args *args, size_t rows, size_t cols)
@@ -59,17 +65,35 @@ static bool packs_zero_points(const struct mc_quant_args *args, enum mc_format f
 	       (args->strategy == MC_STRATEGY_GROUP || args->strategy == MC_STRATEGY_CHANNEL);
 }
 
+/* Two nibbles a byte, scales of a byte each, and the multiplier of NVFP4's. */
+static void add_fp4(struct mc_packed *packed, enum mc_format format, size_t rows, size_t cols,
+    size_t scale_rows, size_t scale_cols)
+{
+	bool global = format == MC_FORMAT_NVFP4;
+
+	set_shape(add(packed, "weight_packed", MC_U8), rows, cols / 2);
+	set_shape(add(packed, "weight_scale", global ? MC_F8_E4M3 : MC_U8), scale_rows, scale_cols);
+	if (global)
+		set_one(add(packed, "weight_global_scale", MC_F32));
+}
+
 static void add_weight(struct mc_packed *packed, const struct mc_scheme *scheme, enum mc_dtype dt,
     size_t rows, size_t cols, size_t scale_rows, size_t scale_cols)
 {
 	const struct mc_quant_args *args = &scheme->weights;
 
+	if (scheme->format == MC_FORMAT_NVFP4 || scheme->format == MC_FORMAT_MXFP4) {
+		add_fp4(packed, scheme->format, rows, cols, scale_rows, scale_cols);
+		return;
+	}
 	if (scheme->format == MC_FORMAT_PACK)
 		set_shape(add(packed, "weight_packed", MC_I32), rows, words(cols, args->num_bits));
 	else
 		set_shape(add(packed, "weight", args->type == MC_QUANT_FLOAT ? MC_F8_E4M3 : MC_I8),
 		    rows, cols);
-	set_scale_shape(add(packed, "weight_scale", dt), args, scale_rows, scale_cols);
+	set_scale_shape(
+	    add(packed, "weight_scale", scheme->format == MC_FORMAT_MXFP8 ? MC_U8 : dt), args,
+	    scale_rows, scale_cols);
 	if (scheme->format == MC_FORMAT_PACK) {
 		struct mc_tensor *shape = add(packed, "weight_shape", MC_I64);
 		shape->rank = 1;
@@ -85,39 +109,67 @@ static void add_weight(struct mc_packed *packed, const struct mc_scheme *scheme,
 		    add(packed, "weight_zero_point", MC_I8), args, scale_rows, scale_cols);
 }
 
+static void add_input(struct mc_packed *packed, const struct mc_quant_args *args, enum mc_dtype dt)
+{
+	if (args->dynamic == MC_DYNAMIC_LOCAL) {
+		set_one(add(packed, "input_global_scale", MC_F32));
+		return;
+	}
+	if (args->dynamic != MC_DYNAMIC_NO)
+		return;
+	set_one(add(packed, "input_scale", dt));
+	if (!args->symmetric)
+		set_one(add(packed, "input_zero_point", MC_I8));
+}
+
+/* Whether weights of these arguments are stored in the format. */
+static bool format_stores(const struct mc_quant_args *args, enum mc_format format)
+{
+	bool is_float = args->type == MC_QUANT_FLOAT, fp4 = is_float && args->num_bits == 4;
+	bool fp8 = is_float && args->num_bits == 8;
+	bool global = args->strategy == MC_STRATEGY_TENSOR_GROUP;
+
+	switch (format) {
+	case MC_FORMAT_PACK:
+	case MC_FORMAT_INT:
+		return !is_float && args->num_bits <= 8 && !global;
+	case MC_FORMAT_FLOAT:
+		return fp8 && !global && !mc_args_mx(args);
+	case MC_FORMAT_NAIVE:
+		return !global && !mc_args_mx(args) && (is_float ? fp8 : args->num_bits <= 8);
+	case MC_FORMAT_NVFP4:
+		return fp4 && global && mc_args_e4m3_scale(args);
+	case MC_FORMAT_MXFP4:
+		return fp4 && mc_args_mx(args) && args->strategy == MC_STRATEGY_GROUP;
+	case MC_FORMAT_MXFP8:
+		return fp8 && mc_args_mx(args) && args->strategy == MC_STRATEGY_GROUP;
+	case MC_FORMAT_DENSE:
+	case MC_FORMAT_MIXED:
+		break;
+	}
+	return false;
+}
+
 bool mc_pack_layout(const struct mc_scheme *scheme, enum mc_dtype dt, size_t rows, size_t cols,
     const char *name, struct mc_packed *ret, struct mc_error *err)
 {
 	const struct mc_quant_args *args = &scheme->weights;
-	enum mc_format f = scheme->format;
 	bool is_float = args->type == MC_QUANT_FLOAT;
-	bool stored = f == MC_FORMAT_PACK || f == MC_FORMAT_INT ? !is_float
-		      : f == MC_FORMAT_FLOAT                    ? is_float
-								: f == MC_FORMAT_NAIVE;
 	struct mc_packed packed = {0};
 	size_t scale_rows, scale_cols;
 
-	if (!scheme->has_weights || !stored ||
-	    (is_float ? args->num_bits != 8 : args->num_bits > 8))
+	if (!scheme->has_weights || !format_stores(args, scheme->format))
 		return mc_fail(err, MC_UNSUPPORTED, name,
 		    "storing %u-bit %s as '%s' is not there yet", args->num_bits,
-		    is_float ? "floats" : "integers", mc_format_name(f));
+		    is_float ? "floats" : "integers", mc_format_name(scheme->format));
 	if (!args->symmetric && is_float)
 		return mc_fail(
 		    err, MC_UNSUPPORTED, name, "storing asymmetric floats is not there yet");
 	if (!mc_scale_shape(args, rows, cols, name, &scale_rows, &scale_cols, err))
 		return false;
 	add_weight(&packed, scheme, dt, rows, cols, scale_rows, scale_cols);
-	if (scheme->has_input && scheme->input.dynamic == MC_DYNAMIC_NO) {
-		struct mc_tensor *scale = add(&packed, "input_scale", dt);
-		scale->rank = 1;
-		scale->shape[0] = 1;
-		if (!scheme->input.symmetric) {
-			struct mc_tensor *zero = add(&packed, "input_zero_point", MC_I8);
-			zero->rank = 1;
-			zero->shape[0] = 1;
-		}
-	}
+	if (scheme->has_input)
+		add_input(&packed, &scheme->input, dt);
 	*ret = packed;
 	return true;
 }
@@ -156,30 +208,47 @@ static void store_zero_points(
 		((int8_t *)into)[i] = (int8_t)q->zero_point[i];
 }
 
-static bool make_data(const struct mc_scheme *scheme, enum mc_dtype dt,
-    const struct mc_quantized *q, struct mc_packed_tensor *item, struct mc_arena *arena,
-    struct mc_error *err)
+/* Even columns in the low nibbles. Groups are of 16 or 32, so columns come in pairs. */
+static void pack_nibbles(const struct mc_quantized *q, uint8_t *into)
 {
-	struct mc_tensor *tensor = &item->tensor;
+	const int8_t *codes = q->codes;
 
-	if (strcmp(item->suffix, "weight") == 0) {
-		tensor->data = q->codes; /* stored as they are */
-		return true;
+	for (size_t i = 0; i < q->rows * q->cols / 2; i++)
+		into[i] = (uint8_t)((codes[2 * i] & 0xf) | (codes[2 * i + 1] & 0xf) << 4);
+}
+
+/* Powers of two by their exponents: 2^-127, which is subnormal, is 0. */
+static void store_exponents(const struct mc_quantized *q, uint8_t *into)
+{
+	for (size_t i = 0; i < q->scale_rows * q->scale_cols; i++) {
+		uint32_t bits;
+		memcpy(&bits, &q->scale[i], sizeof bits);
+		into[i] = (uint8_t)(bits >> 23);
 	}
-	tensor->data = mc_arena_alloc(arena, mc_tensor_bytes(tensor), 1, item->suffix, err);
-	if (tensor->data == NULL)
-		return false;
-	if (strcmp(item->suffix, "weight_packed") == 0) {
-		pack_codes(q, scheme->weights.num_bits, tensor->data);
-	} else if (strcmp(item->suffix, "weight_scale") == 0) {
-		mc_narrow(q->scale, dt, tensor->data, q->scale_rows * q->scale_cols);
-	} else if (strcmp(item->suffix, "weight_shape") == 0) {
+}
+
+static void make_data(const struct mc_scheme *scheme, const struct mc_quantized *q,
+    const char *suffix, struct mc_tensor *tensor)
+{
+	if (strcmp(suffix, "weight_packed") == 0) {
+		if (tensor->dtype == MC_U8)
+			pack_nibbles(q, tensor->data);
+		else
+			pack_codes(q, scheme->weights.num_bits, tensor->data);
+	} else if (strcmp(suffix, "weight_scale") == 0) {
+		if (tensor->dtype == MC_U8)
+			store_exponents(q, tensor->data);
+		else
+			mc_narrow(q->scale, tensor->dtype, tensor->data,
+			    q->scale_rows * q->scale_cols);
+	} else if (strcmp(suffix, "weight_global_scale") == 0) {
+		memcpy(tensor->data, &q->global_scale, sizeof q->global_scale);
+	} else if (strcmp(suffix, "weight_shape") == 0) {
 		int64_t shape[2] = {(int64_t)q->rows, (int64_t)q->cols};
 		memcpy(tensor->data, shape, sizeof shape);
 	} else {
 		store_zero_points(q, scheme, tensor->data);
 	}
-	return true;
 }
 
 bool mc_pack(const struct mc_scheme *scheme, enum mc_dtype dt, const struct mc_quantized *q,
@@ -192,10 +261,17 @@ bool mc_pack(const struct mc_scheme *scheme, enum mc_dtype dt, const struct mc_q
 	for (size_t i = 0; i < layout.count; i++) {
 		if (strncmp(layout.items[i].suffix, "weight", 6) != 0)
 			continue; /* of the inputs: not ours to know */
-		packed.items[packed.count] = layout.items[i];
-		if (!make_data(scheme, dt, q, &packed.items[packed.count], arena, err))
+		struct mc_packed_tensor *item = &packed.items[packed.count++];
+		*item = layout.items[i];
+		if (strcmp(item->suffix, "weight") == 0) {
+			item->tensor.data = q->codes; /* stored as they are */
+			continue;
+		}
+		item->tensor.data =
+		    mc_arena_alloc(arena, mc_tensor_bytes(&item->tensor), 1, item->suffix, err);
+		if (item->tensor.data == NULL)
 			return false;
-		packed.count++;
+		make_data(scheme, q, item->suffix, &item->tensor);
 	}
 	*ret = packed;
 	return true;

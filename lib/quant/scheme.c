@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "moecal/alloc.h"
+#include "moecal/qparams.h"
+#include "moecal/weight_observer.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -233,30 +235,12 @@ bool mc_scheme_infer_format(
 
 /* --- what can be computed --------------------------------------------------------------------- */
 
-static bool is_minmax(const char *observer)
-{
-	const char *known = observer[0] == '\0' ? "minmax" : mc_observer_known(observer);
-
-	return known != NULL &&
-	       (strcmp(known, "minmax") == 0 || strcmp(known, "static_minmax") == 0 ||
-		   strcmp(known, "memoryless_minmax") == 0);
-}
-
 /* What weights and static inputs have in common. */
 static bool require_args(
     const struct mc_quant_args *args, const char *where, const char *what, struct mc_error *err)
 {
 	bool is_float = args->type == MC_QUANT_FLOAT;
 
-	if (is_float && args->num_bits == 4)
-		return mc_fail(err, MC_UNSUPPORTED, where,
-		    "%s: 4-bit floats (NVFP4, MXFP4) are not there yet", what);
-	if (is_float && strcmp(args->scale_dtype, "torch.uint8") == 0)
-		return mc_fail(
-		    err, MC_UNSUPPORTED, where, "%s: MX scales (MXFP8) are not there yet", what);
-	if (args->scale_dtype[0] != '\0')
-		return mc_fail(err, MC_UNSUPPORTED, where,
-		    "%s: scale_dtype %s is not there yet; needed null", what, args->scale_dtype);
 	if (!is_float && args->num_bits > 8)
 		return mc_fail(err, MC_UNSUPPORTED, where,
 		    "%s: %u-bit integers are not there yet; needed 1 to 8", what, args->num_bits);
@@ -269,31 +253,51 @@ static bool require_args(
 	if (args->actorder[0] != '\0')
 		return mc_fail(err, MC_UNSUPPORTED, where,
 		    "%s: actorder '%s' is not there yet; needed null", what, args->actorder);
-	if (!is_minmax(args->observer))
+	return true;
+}
+
+/* Scales that are no numbers of the weight's dtype go with 4-bit floats or MX groups alone. */
+static bool require_weight_scales(
+    const struct mc_quant_args *args, const char *where, struct mc_error *err)
+{
+	bool fp4 = args->type == MC_QUANT_FLOAT && args->num_bits == 4;
+	bool global = args->strategy == MC_STRATEGY_TENSOR_GROUP;
+
+	if (global && !(fp4 && args->group_size == 16 && mc_args_e4m3_scale(args)))
 		return mc_fail(err, MC_UNSUPPORTED, where,
-		    "%s: observer '%s' is not there yet; needed "
-		    "memoryless_minmax, static_minmax or minmax",
-		    what, args->observer);
+		    "weights: strategy 'tensor_group' is there for 4-bit floats with group_size 16 "
+		    "and scale_dtype torch.float8_e4m3fn (NVFP4) alone");
+	if (global || (mc_args_mx(args) && args->strategy == MC_STRATEGY_GROUP))
+		return true;
+	if (fp4)
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "weights: 4-bit floats need strategy 'tensor_group' with scale_dtype "
+		    "torch.float8_e4m3fn (NVFP4) or 'group' with group_size 32 and scale_dtype "
+		    "torch.uint8 (MXFP4)");
+	if (args->scale_dtype[0] != '\0')
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "weights: scale_dtype %s is not there yet; needed null", args->scale_dtype);
 	return true;
 }
 
 static bool require_weights(
     const struct mc_quant_args *args, const char *where, struct mc_error *err)
 {
+	struct mc_weight_observer observer;
 	const char *missing = NULL;
 
-	if (args->strategy == MC_STRATEGY_TENSOR_GROUP)
-		missing = "tensor_group";
-	else if (args->strategy == MC_STRATEGY_ATTN_HEAD)
+	if (args->strategy == MC_STRATEGY_ATTN_HEAD)
 		missing = "attn_head";
 	else if (args->strategy == MC_STRATEGY_TOKEN)
 		missing = "token";
-	if (!require_args(args, where, "weights", err))
+	if (!require_args(args, where, "weights", err) ||
+	    !require_weight_scales(args, where, err) ||
+	    !mc_weight_observer_make(&observer, args, where, err))
 		return false;
 	if (missing != NULL)
 		return mc_fail(err, MC_UNSUPPORTED, where,
 		    "weights: strategy '%s' is not there yet; needed tensor, "
-		    "channel, group or block",
+		    "channel, group, tensor_group or block",
 		    missing);
 	if (args->dynamic != MC_DYNAMIC_NO)
 		return mc_fail(err, MC_UNSUPPORTED, where,
@@ -303,16 +307,30 @@ static bool require_weights(
 
 static bool require_input(const struct mc_quant_args *args, const char *where, struct mc_error *err)
 {
+	struct mc_weight_observer observer;
+
 	if (args->dynamic == MC_DYNAMIC_YES)
 		return true; /* nothing is computed or stored for it */
-	if (args->dynamic == MC_DYNAMIC_LOCAL)
-		return mc_fail(err, MC_UNSUPPORTED, where,
-		    "input_activations: dynamic \"local\" (NVFP4) is not there yet");
 	if (args->strategy == MC_STRATEGY_ATTN_HEAD)
 		return mc_fail(err, MC_UNSUPPORTED, where,
 		    "input_activations: strategy 'attn_head' is not there yet");
+	if (!mc_weight_observer_make(&observer, args, where, err))
+		return false;
+	if (observer.search == MC_SEARCH_IMATRIX)
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "input_activations: observer '%s' is for weights", args->observer);
+	if (args->dynamic == MC_DYNAMIC_LOCAL) {
+		if (args->type != MC_QUANT_FLOAT || args->num_bits != 4 || !args->symmetric)
+			return mc_fail(err, MC_UNSUPPORTED, where,
+			    "input_activations: dynamic \"local\" is there for symmetric 4-bit "
+			    "floats alone");
+		return true;
+	}
 	if (!require_args(args, where, "input_activations", err))
 		return false;
+	if (args->scale_dtype[0] != '\0' || (args->type == MC_QUANT_FLOAT && args->num_bits == 4))
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "input_activations: static 4-bit floats and scale_dtype are not there yet");
 	if (args->strategy != MC_STRATEGY_TENSOR)
 		return mc_fail(err, MC_UNSUPPORTED, where,
 		    "input_activations: static activations need strategy 'tensor'; others are not "

@@ -108,9 +108,83 @@ static void read_codes(struct mc_quantized *q, const struct mc_packed *packed, u
 		memcpy(q->codes, plain->data, q->rows * q->cols);
 		return;
 	}
+	if (words->dtype == MC_U8) {
+		const uint8_t *bytes = words->data;
+		for (size_t i = 0; i < q->rows * q->cols; i++)
+			q->codes[i] = (int8_t)(bytes[i / 2] >> (i % 2 * 4) & 0xf);
+		return;
+	}
 	for (size_t r = 0; r < q->rows; r++)
 		mc_unpack_bits((const uint32_t *)words->data + r * words->shape[1], 1, q->cols,
 		    bits, q->codes + r * q->cols, 1);
+}
+
+static void read_scales(struct mc_quantized *q, const struct mc_packed *packed)
+{
+	const struct mc_tensor *scale = find(packed, "weight_scale"),
+			       *global = find(packed, "weight_global_scale");
+	size_t scales = q->scale_rows * q->scale_cols;
+
+	if (scale->dtype == MC_U8)
+		for (size_t i = 0; i < scales; i++)
+			q->scale[i] = mc_e8m0_to_f32(((const uint8_t *)scale->data)[i]);
+	else
+		mc_widen(scale->dtype, scale->data, q->scale, scales);
+	if (global != NULL)
+		memcpy(&q->global_scale, global->data, sizeof q->global_scale);
+	for (size_t i = 0; i < scales; i++) {
+		q->scale_min = fminf(q->scale_min, q->scale[i]);
+		q->scale_max = fmaxf(q->scale_max, q->scale[i]);
+	}
+}
+
+/* The dtype that scales of the format follow: the weight's, where they have no fixed one. */
+static bool settle_dtype(const struct mc_scheme *scheme, const struct mc_packed *packed,
+    const char *name, enum mc_dtype *ret, struct mc_error *err)
+{
+	const struct mc_tensor *scale = find(packed, "weight_scale");
+
+	if (scale == NULL)
+		return mc_fail(err, MC_CORRUPT, full_name(name, "weight_scale").text, "is missing");
+	*ret = MC_BF16;
+	if (scheme->format == MC_FORMAT_NVFP4 || scheme->format == MC_FORMAT_MXFP4 ||
+	    scheme->format == MC_FORMAT_MXFP8)
+		return true;
+	*ret = scale->dtype;
+	return mc_dtype_is_weight(scale->dtype) ||
+	       mc_fail(err, MC_CORRUPT, full_name(name, "weight_scale").text,
+		   "is %s; needed BF16, F16 or F32", mc_dtype_name(scale->dtype));
+}
+
+/* --- weight_g_idx ----------------------------------------------------------------------------- */
+
+/* Groups of columns that were ordered by an older program: column c has the scale of column
+ * g_idx[c]. NULL in *ret: there is none, or one that says "not set". */
+static bool read_g_idx(const struct mc_quant_args *args, const struct mc_packed *packed,
+    const char *name, size_t cols, size_t groups, const int32_t **ret, struct mc_error *err)
+{
+	const struct mc_tensor *tensor = find(packed, "weight_g_idx");
+	char found[96];
+
+	*ret = NULL;
+	if (tensor == NULL || args->strategy != MC_STRATEGY_GROUP)
+		return true;
+	if (tensor->dtype != MC_I32 || tensor->rank != 1 || tensor->shape[0] != cols ||
+	    tensor->data == NULL)
+		return mc_fail(err, MC_CORRUPT, full_name(name, "weight_g_idx").text,
+		    "is %s %s; needed I32 [%zu]", mc_dtype_name(tensor->dtype),
+		    mc_shape_text(tensor->rank, tensor->shape, found, sizeof found), cols);
+	const int32_t *group = tensor->data;
+	for (size_t c = 0; c < cols; c++)
+		if (group[c] == -1)
+			return true;
+	for (size_t c = 0; c < cols; c++)
+		if (group[c] < 0 || (size_t)group[c] >= groups)
+			return mc_fail(err, MC_CORRUPT, full_name(name, "weight_g_idx").text,
+			    "column %zu is of group %d; needed 0 to %zu", c, (int)group[c],
+			    groups - 1);
+	*ret = group;
+	return true;
 }
 
 bool mc_unpack(const struct mc_scheme *scheme, const struct mc_packed *packed, size_t rows,
@@ -118,21 +192,18 @@ bool mc_unpack(const struct mc_scheme *scheme, const struct mc_packed *packed, s
     struct mc_error *err)
 {
 	const struct mc_quant_args *args = &scheme->weights;
-	const struct mc_tensor *scale = find(packed, "weight_scale"),
-			       *shape = find(packed, "weight_shape");
 	struct mc_quantized q = {
 	    .rows = rows, .cols = cols, .scale_min = INFINITY, .scale_max = -INFINITY};
 	struct mc_packed want;
+	enum mc_dtype dt = MC_BF16;
 
-	if (scale == NULL)
-		return mc_fail(err, MC_CORRUPT, full_name(name, "weight_scale").text, "is missing");
-	if (!mc_dtype_is_weight(scale->dtype))
-		return mc_fail(err, MC_CORRUPT, full_name(name, "weight_scale").text,
-		    "is %s; needed BF16, F16 or F32", mc_dtype_name(scale->dtype));
-	if (!mc_pack_layout(scheme, scale->dtype, rows, cols, name, &want, err) ||
+	if (!settle_dtype(scheme, packed, name, &dt, err) ||
+	    !mc_pack_layout(scheme, dt, rows, cols, name, &want, err) ||
 	    !require_tensors(&want, packed, name, err) ||
 	    !mc_scale_shape(args, rows, cols, name, &q.scale_rows, &q.scale_cols, err) ||
-	    (find(&want, "weight_shape") != NULL && !require_shape(shape, rows, cols, name, err)))
+	    (find(&want, "weight_shape") != NULL &&
+		!require_shape(find(packed, "weight_shape"), rows, cols, name, err)) ||
+	    !read_g_idx(args, packed, name, cols, q.scale_cols, &q.group, err))
 		return false;
 	size_t scales = q.scale_rows * q.scale_cols;
 	q.codes = mc_arena_alloc(arena, rows * cols, 1, "codes", err);
@@ -142,14 +213,10 @@ bool mc_unpack(const struct mc_scheme *scheme, const struct mc_packed *packed, s
 		    mc_arena_alloc(arena, scales, sizeof *q.zero_point, "zero points", err);
 	if (q.codes == NULL || q.scale == NULL || (!args->symmetric && q.zero_point == NULL))
 		return false;
-	mc_widen(scale->dtype, scale->data, q.scale, scales);
+	read_scales(&q, packed);
 	read_codes(&q, packed, args->num_bits);
 	if (!args->symmetric)
 		read_zero_points(&q, find(packed, "weight_zero_point"), args->num_bits);
-	for (size_t i = 0; i < scales; i++) {
-		q.scale_min = fminf(q.scale_min, q.scale[i]);
-		q.scale_max = fmaxf(q.scale_max, q.scale[i]);
-	}
 	*ret = q;
 	return true;
 }

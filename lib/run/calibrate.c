@@ -21,6 +21,7 @@
 #include "event.h"
 #include "export.h"
 #include "folder.h"
+#include "input_search.h"
 #include "manifest.h"
 #include "quantize_attention.h"
 #include "quantize_layer.h"
@@ -239,12 +240,40 @@ static bool finish_step(struct run *run, size_t step, const char *name,
 	return say_layer(run, &row, coverage, err);
 }
 
+/* The hidden states before a layer, again. */
+static bool restore_hidden(struct run *run, size_t index, struct mc_error *err)
+{
+	if (index > 0)
+		return load_hidden(run, index, err);
+	return mc_forward_embed(
+	    &run->job->model, &run->batch, run->job->spec->precision, run->hidden, run->env, err);
+}
+
+/* More passes over the layer's inputs, where an observer needs them. The hidden states come out of
+ * each as out of the first. */
+static bool search_inputs(struct run *run, const struct mc_layer *layer,
+    const struct mc_layer_observer *observer, struct mc_input_searches *searches,
+    struct mc_error *err)
+{
+	if (!mc_input_searches_init(
+		searches, run->job, layer->index, observer, NULL, run->batch.start, run->env, err))
+		return false;
+	while (mc_input_searches_next(searches)) {
+		struct mc_tap tap = mc_input_searches_tap(searches);
+		if (!restore_hidden(run, layer->index, err) ||
+		    !mc_forward_layer(layer, &run->batch, run->hidden, &tap, run->env, err))
+			return false;
+	}
+	return true;
+}
+
 static bool calibrate_layer(struct run *run, size_t index, struct mc_error *err)
 {
 	const struct mc_model *model = &run->job->model;
 	bool is_moe = model->layers[index].moe != MC_NO_INDEX, all = mc_job_sees_all(run->job);
 	struct mc_layer layer;
 	struct mc_layer_observer observer;
+	struct mc_input_searches searches = {0};
 	struct mc_layer_result result;
 	struct mc_coverage_layer *coverage = NULL;
 	size_t mark = mc_arena_mark(run->env->arena);
@@ -262,11 +291,12 @@ static bool calibrate_layer(struct run *run, size_t index, struct mc_error *err)
 		    !mc_observe_attention(run->job, index, &observer, run->env, err))
 			return false;
 		struct mc_tap tap = counting_tap(run, &observer, index);
-		if (!mc_forward_layer(&layer, &run->batch, run->hidden, &tap, run->env, err))
+		if (!mc_forward_layer(&layer, &run->batch, run->hidden, &tap, run->env, err) ||
+		    !search_inputs(run, &layer, &observer, &searches, err))
 			return false;
 	}
 	bool ok = mc_quantize_layer(run->job, &layer, run->hidden == NULL ? NULL : &observer,
-		      run->env, &result, err) &&
+		      &searches, run->env, &result, err) &&
 		  finish_step(run, index, model->modules[model->layers[index].layer]->name, &result,
 		      coverage,
 		      run->hidden == NULL ? 0
@@ -278,15 +308,12 @@ static bool calibrate_layer(struct run *run, size_t index, struct mc_error *err)
 
 /* --- the head, when it is quantized ----------------------------------------------------------- */
 
-static bool observe_head(
-    struct run *run, struct mc_input_stats *stats, const struct mc_head *head, struct mc_error *err)
+/* Offers the head's inputs, HEAD_ROWS tokens at a time. rows [HEAD_ROWS, D]: scratch. */
+static bool offer_head(struct run *run, const struct mc_head *head, float *rows,
+    const struct mc_tap *tap, struct mc_error *err)
 {
 	size_t D = run->job->model.config.hidden;
-	float *rows = mc_arena_alloc(
-	    run->env->arena, HEAD_ROWS * D, sizeof *rows, "head input", err);
 
-	if (rows == NULL || !mc_input_stats_init(stats, D, run->batch.sequences, run->env, err))
-		return false;
 	for (size_t t = 0; t < run->batch.tokens; t += HEAD_ROWS) {
 		size_t n = run->batch.tokens - t < HEAD_ROWS ? run->batch.tokens - t : HEAD_ROWS;
 		mc_rms_norm(run->hidden + t * D, D, head->norm, head->eps, n, D, rows, D);
@@ -299,9 +326,42 @@ static bool observe_head(
 			    .ldx = D,
 			    .count = n,
 			    .first_token = t};
-			if (!mc_input_stats_add(stats, &slice, run->batch.start, err))
+			if (!tap->inputs(tap->ctx, &slice, err))
 				return false;
 		}
+	}
+	return true;
+}
+
+struct head_stats {
+	struct mc_input_stats *stats;
+	const uint64_t *start;
+};
+
+static bool take_head(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
+{
+	struct head_stats *head = ctx;
+	return mc_input_stats_add(head->stats, slice, head->start, err);
+}
+
+static bool observe_head(struct run *run, struct mc_input_stats *stats,
+    struct mc_input_searches *searches, const struct mc_head *head, struct mc_error *err)
+{
+	size_t D = run->job->model.config.hidden;
+	struct head_stats ctx = {.stats = stats, .start = run->batch.start};
+	struct mc_tap tap = {.inputs = take_head, .ctx = &ctx};
+	float *rows = mc_arena_alloc(
+	    run->env->arena, HEAD_ROWS * D, sizeof *rows, "head input", err);
+
+	if (rows == NULL || !mc_input_stats_init(stats, D, run->batch.sequences, run->env, err) ||
+	    !offer_head(run, head, rows, &tap, err) ||
+	    !mc_input_searches_init(
+		searches, run->job, run->layers, NULL, stats, run->batch.start, run->env, err))
+		return false;
+	while (mc_input_searches_next(searches)) {
+		tap = mc_input_searches_tap(searches);
+		if (!offer_head(run, head, rows, &tap, err))
+			return false;
 	}
 	return true;
 }
@@ -312,14 +372,15 @@ static bool calibrate_head(struct run *run, struct mc_error *err)
 	size_t mark = mc_arena_mark(run->env->arena);
 	struct mc_head head;
 	struct mc_input_stats stats;
+	struct mc_input_searches searches = {0};
 	struct mc_layer_result result;
 
 	run->layer_started = now();
 	bool ok = mc_env_go_on(run->env, err) &&
 		  mc_head_load(&head, &job->model, job->spec->precision, run->env, err) &&
-		  (run->hidden == NULL || observe_head(run, &stats, &head, err)) &&
-		  mc_quantize_head(job, &head.weight, run->hidden == NULL ? NULL : &stats, run->env,
-		      &result, err) &&
+		  (run->hidden == NULL || observe_head(run, &stats, &searches, &head, err)) &&
+		  mc_quantize_head(job, &head.weight, run->hidden == NULL ? NULL : &stats,
+		      &searches, run->env, &result, err) &&
 		  finish_step(run, run->layers, job->model.modules[job->model.head]->name, &result,
 		      NULL, 0, err);
 	mc_arena_rewind(run->env->arena, mark);

@@ -2,8 +2,10 @@
  * check_module.c - see check_module.h
  *
  * The bound: rounding moves a value by at most half a step (asymmetric: a whole one, because the
- * zero point is rounded as well; E4M3: half of its local spacing), and every operation in dt adds a
- * relative rounding of dt. A value further away than that was not quantized with these scales.
+ * zero point is rounded as well; floats: half of their local spacing), and every operation in dt
+ * adds a relative rounding of dt. Where the observer may cut the range (a search, MX scales), a
+ * value past the last code has that code's value. A value further away than that was not quantized
+ * with these scales.
  */
 #include "check_module.h"
 
@@ -181,7 +183,9 @@ static void check_codes(
 	size_t bad = 0, n = q->rows * q->cols, scales = q->scale_rows * q->scale_cols;
 
 	for (size_t i = 0; i < n; i++)
-		if (args->type == MC_QUANT_FLOAT)
+		if (args->type == MC_QUANT_FLOAT && args->num_bits == 4)
+			bad += (uint8_t)q->codes[i] > 0xf;
+		else if (args->type == MC_QUANT_FLOAT)
 			bad += ((uint8_t)q->codes[i] & 0x7f) == 0x7f; /* E4M3 NaN */
 		else
 			bad += (float)q->codes[i] < range.min || (float)q->codes[i] > range.max;
@@ -199,25 +203,59 @@ static double dt_epsilon(enum mc_dtype dt)
 	return dt == MC_BF16 ? 0x1p-8 : dt == MC_F16 ? 0x1p-11 : 0x1p-24;
 }
 
+/* Whether values may lie past the last code by more than half a step. */
+static bool may_clip(const struct mc_quant_args *args)
+{
+	struct mc_weight_observer observer;
+	struct mc_error ignored;
+
+	mc_error_init(&ignored);
+	return mc_args_mx(args) || !mc_weight_observer_make(&observer, args, "", &ignored) ||
+	       observer.search != MC_SEARCH_NONE;
+}
+
+/* Half of the distance between the values that lie next to w. */
+static double half_step(const struct mc_quant_args *args, double w, double scale)
+{
+	if (args->type == MC_QUANT_INT)
+		return args->symmetric ? 0.5 * scale : scale;
+	if (args->num_bits == 4)
+		return fmax(fabs(w) * 0x1p-2, scale * 0x1p-2);
+	return fmax(fabs(w) * 0x1p-4, scale * 0x1p-10);
+}
+
+/* How far w lies past the value of the last code. */
+static double past_the_end(const struct mc_code_range *range, double w, double scale, double zero)
+{
+	double low = (range->min - zero) * scale, high = (range->max - zero) * scale;
+
+	return w > high ? w - high : w < low ? low - w : 0;
+}
+
 /* The largest distance of a row, in units of what is allowed: > 1 is a failure. */
 static double row_excess(const struct mc_module_check *check, const struct mc_quantized *q,
     size_t row, const float *w, const float *d)
 {
 	const struct mc_quant_args *args = &check->scheme->weights;
+	struct mc_code_range range = mc_code_range(args);
 	double epsilon = dt_epsilon(check->dt), worst = 0;
+	double codes = args->type == MC_QUANT_FLOAT ? 0 : ldexp(1.0, (int)args->num_bits);
+	bool clips = may_clip(args), group = args->group_size > 0;
 	size_t scale_row = args->strategy == MC_STRATEGY_TENSOR  ? 0
 			   : args->strategy == MC_STRATEGY_BLOCK ? row / args->block_rows
 								 : row;
-	size_t width = args->strategy == MC_STRATEGY_BLOCK   ? args->block_cols
-		       : args->strategy == MC_STRATEGY_GROUP ? (size_t)args->group_size
-							     : q->cols;
+	size_t width = args->strategy == MC_STRATEGY_BLOCK ? args->block_cols
+		       : group                             ? (size_t)args->group_size
+							   : q->cols;
 
 	for (size_t c = 0; c < q->cols; c++) {
-		double s = q->scale[scale_row * q->scale_cols + c / width];
-		double step = args->type == MC_QUANT_FLOAT ? fmax(fabs(w[c]) * 0x1p-4, s * 0x1p-10)
-			      : args->symmetric            ? 0.5 * s
-							   : s;
-		double codes = args->type == MC_QUANT_FLOAT ? 0 : ldexp(1.0, (int)args->num_bits);
+		size_t column = q->group != NULL ? (size_t)q->group[c] : c / width;
+		size_t at = scale_row * q->scale_cols + column;
+		double zero = q->zero_point == NULL ? 0 : q->zero_point[at];
+		double s = q->global_scale != 0 ? (double)q->scale[at] / q->global_scale
+						: (double)q->scale[at];
+		double step = half_step(args, w[c], s) +
+			      (clips ? past_the_end(&range, w[c], s, zero) : 0);
 		double allowed = step * (1 + 8 * epsilon) + 4 * epsilon * fabs(w[c]) +
 				 2 * epsilon * codes * s;
 		worst = fmax(worst, fabs((double)w[c] - d[c]) / fmax(allowed, 1e-45));
@@ -253,16 +291,28 @@ static bool check_bound(struct mc_verdict *verdict, const struct mc_module_check
 	return true;
 }
 
-static void check_input(
+/* Scales of one number a tensor. No calibration gives a subnormal one: memory that was never
+ * written looks so. */
+static void check_single_scales(
     struct mc_verdict *verdict, const struct mc_module_check *check, const struct mc_packed *packed)
 {
+	static const char *const suffixes[] = {
+	    "input_scale", "input_global_scale", "weight_global_scale"};
+
 	for (size_t i = 0; i < packed->count; i++) {
 		const struct mc_tensor *t = &packed->items[i].tensor;
+		const char *suffix = packed->items[i].suffix;
 		float scale;
-		if (strcmp(packed->items[i].suffix, "input_scale") != 0)
+		if (strcmp(suffix, suffixes[0]) != 0 && strcmp(suffix, suffixes[1]) != 0 &&
+		    strcmp(suffix, suffixes[2]) != 0)
 			continue;
 		mc_widen(t->dtype, t->data, &scale, 1);
-		check_scales(verdict, check->name, "input_scale", &scale, 1);
+		if (fpclassify(scale) == FP_SUBNORMAL && check->dt != MC_F16)
+			mc_verdict_fail(verdict, MC_CHECK_POSITIVE,
+			    "%s.%s is %g, as memory that was never written", check->name, suffix,
+			    (double)scale);
+		else
+			check_scales(verdict, check->name, suffix, &scale, 1);
 	}
 }
 
@@ -282,7 +332,7 @@ bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *c
 	if (complete) {
 		ok = check->computed == NULL ||
 		     compare_computed(verdict, check, &packed, arena, err);
-		check_input(verdict, check, &packed);
+		check_single_scales(verdict, check, &packed);
 		ok = ok && mc_unpack(check->scheme, &packed, check->rows, check->cols, check->name,
 			       arena, &q, err);
 		if (ok) {

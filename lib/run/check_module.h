@@ -43,6 +43,11 @@ bool mc_check_attention(struct mc_verdict *verdict, const struct mc_module_check
 /* Arena bytes that it takes at most. */
 uint64_t mc_check_attention_bytes(const struct mc_packed *layout);
 
+/* The global scales of the linears that engines merge with the module `name`, when it is the first
+ * of such a group (gate_proj, q_proj, q_a_proj, w1): equal to the bit, and none of them without. */
+bool mc_check_fused(struct mc_verdict *verdict, const char *name,
+    const struct mc_tensor_source *source, struct mc_error *err) MC_CHECKED;
+
 /* Moves what `from` counted into `into`; `from` is empty afterwards. */
 void mc_verdict_merge(struct mc_verdict *into, struct mc_verdict *from);
 

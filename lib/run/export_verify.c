@@ -107,6 +107,10 @@ static bool check_modules(struct work *work, struct mc_verdict *verdict, struct 
 		}
 	}
 	ok = ok && (count == 0 || check_block(work, verdict, count, err));
+	for (size_t i = 0; ok && i < job->model.modules_count; i++)
+		if (mc_job_scheme(job, i) != NULL)
+			ok = mc_check_fused(
+			    verdict, job->model.modules[i]->name, work->source, err);
 	mc_arena_rewind(env->arena, mark);
 	free(work->scratch);
 	return ok;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fused.h"
 #include "quantize_attention.h"
 
 #include "moecal/alloc.h"
@@ -223,7 +224,7 @@ static bool settle_schemes(struct mc_job *job, struct mc_spec *spec, struct mc_e
 		if (!mc_job_is_for_attention(job, i) &&
 		    !mc_scheme_require_supported(&config->schemes[i], err))
 			return false;
-	return check_modules(job, err);
+	return check_modules(job, err) && mc_fused_require_alike(job, err);
 }
 
 /* Of a model that was quantized before: what it lost then stays lost. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "export.h"
+#include "input_search.h"
 #include "quantize_attention.h"
 #include "quantize_layer.h"
 
@@ -65,10 +66,11 @@ static bool add_layers(struct mc_plan *plan, const struct mc_job *job, unsigned 
 		if (has_data(job)) {
 			forward = mc_forward_scratch_bytes(
 			    model, l, plan->tokens, longest_sequence(&job->dataset), workers);
-			statistics = mc_layer_observer_bytes(
-			    model, l, job->dataset.sequences, mc_job_sees_all(job));
-			statistics += mc_observe_attention_bytes(job, l);
-			plan->flops += mc_forward_flops(
+			uint64_t searches = mc_input_searches_bytes(job, l, workers);
+			statistics = mc_layer_observer_bytes(model, l, job->dataset.sequences,
+					 mc_job_sees_all(job)) +
+				     mc_observe_attention_bytes(job, l) + searches;
+			plan->flops += (searches > 0 ? 2 : 1) * mc_forward_flops(
 			    model, l, plan->tokens, mc_job_sees_all(job));
 		}
 		plan->memory_layer = max64(plan->memory_layer, layer);
@@ -95,7 +97,8 @@ static bool add_head(
 	const struct mc_module *head = model->modules[model->head];
 	uint64_t weight = widened(job, (uint64_t)head->rows * head->cols * 4) + head->scratch_bytes;
 	*peak = max64(*peak, weight + packed + scratch + 2048 * (uint64_t)head->cols * 4 +
-				 mc_input_stats_bytes(head->cols, job->dataset.sequences));
+				 mc_input_stats_bytes(head->cols, job->dataset.sequences) +
+				 mc_input_searches_bytes(job, model->config.layers, workers));
 	return true;
 }
 

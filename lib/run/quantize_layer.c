@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fused.h"
 #include "quantize_attention.h"
 
 #include "moecal/alloc.h"
@@ -50,38 +51,52 @@ static const struct mc_weight *layer_weight(const struct mc_layer *layer, const 
 
 /* --- input scales ----------------------------------------------------------------------------- */
 
+/* What is known of a layer's inputs. */
+struct inputs {
+	const struct mc_layer_result *result;
+	const struct mc_layer_observer *observer; /* NULL: of the head, or no data */
+	const struct mc_input_searches *searches; /* or NULL */
+};
+
 static double averaging_constant(const struct mc_quant_args *args)
 {
 	const struct mc_json *value = mc_json_get(args->observer_kwargs, "averaging_constant");
 	return value == NULL ? 0.01 : mc_json_number(value);
 }
 
-static struct mc_range observed(
-    const struct mc_input_stats *stats, const struct mc_quant_args *args, enum mc_dtype dtype)
+/* The range of a site's inputs under a scheme: as a search found it, or folded over sequences. */
+static struct mc_range observed(const struct mc_input_stats *stats, const struct mc_scheme *scheme,
+    enum mc_dtype dtype, const struct mc_input_searches *searches)
 {
+	const struct mc_quant_args *args = &scheme->input;
 	struct mc_observer observer = {.kind = MC_OBSERVER_MOVING,
 	    .averaging_constant = averaging_constant(args),
 	    .dtype = dtype};
+	struct mc_range found;
 
 	if (stats == NULL || stats->tokens == 0)
 		return (struct mc_range){0};
+	if (mc_input_searches_find(searches, stats, scheme, &found))
+		return found;
 	if (args->observer[0] != '\0' && !mc_observer_find(args->observer, &observer.kind))
 		mc_assert(!"an observer that the scheme's check let through");
 	return mc_input_stats_range(stats, &observer);
 }
 
 /* What the other experts of the layer saw, for an expert that saw nothing. */
-static struct mc_range observed_by_others(const struct mc_linear_task *tasks, size_t count,
-    enum mc_role role, const struct mc_job *job, const struct mc_quant_args *args)
+static struct mc_range observed_by_others(const struct inputs *inputs, const struct mc_job *job,
+    enum mc_role role, const struct mc_scheme *scheme)
 {
 	struct mc_range all = {0};
 
-	for (size_t i = 0; i < count; i++) {
-		const struct mc_module *m = job->model.modules[tasks[i].module];
+	for (size_t i = 0; i < inputs->result->count; i++) {
+		const struct mc_linear_task *task = &inputs->result->tasks[i];
+		const struct mc_module *m = job->model.modules[task->module];
 		struct mc_range one;
-		if (m->role != role || m->expert == MC_NO_INDEX)
+		/* with the same observer, so of those that have the same scheme */
+		if (m->role != role || m->expert == MC_NO_INDEX || task->scheme != scheme)
 			continue;
-		one = observed(tasks[i].input, args, tasks[i].weight.dtype);
+		one = observed(task->input, scheme, task->weight.dtype, inputs->searches);
 		if (!one.seen)
 			continue;
 		all.min = all.seen ? fminf(all.min, one.min) : one.min;
@@ -99,23 +114,41 @@ static struct mc_packed_tensor *find_packed(struct mc_packed *packed, const char
 	return NULL;
 }
 
-static bool set_input_parameters(struct mc_linear_task *task, const struct mc_layer_result *all,
-    const struct mc_layer_observer *observer, const struct mc_job *job, struct mc_error *err)
+/* The range of a module's inputs; of what stands in for them where its expert saw no token. */
+static bool input_range(const struct mc_linear_task *task, const struct inputs *inputs,
+    const struct mc_job *job, struct mc_range *ret, struct mc_error *err)
 {
 	const struct mc_module *m = job->model.modules[task->module];
-	const struct mc_quant_args *args = &task->scheme->input;
+	enum mc_dtype dt = task->weight.dtype;
 
-	if (!task->scheme->has_input || args->dynamic != MC_DYNAMIC_NO)
+	*ret = observed(task->input, task->scheme, dt, inputs->searches);
+	if (!ret->seen && inputs->observer != NULL && m->expert != MC_NO_INDEX)
+		*ret = m->role == MC_ROLE_DOWN
+			   ? observed_by_others(inputs, job, MC_ROLE_DOWN, task->scheme)
+			   : observed(
+				 &inputs->observer->gate_up, task->scheme, dt, inputs->searches);
+	return ret->seen || mc_fail(err, MC_INVALID, m->name,
+				"no calibration token reached this module's input");
+}
+
+static bool set_input_parameters(struct mc_linear_task *task, const struct inputs *inputs,
+    const struct mc_job *job, struct mc_error *err)
+{
+	const struct mc_quant_args *args = &task->scheme->input;
+	enum mc_dtype dt = task->weight.dtype;
+	struct mc_range range;
+
+	if (!task->scheme->has_input || args->dynamic == MC_DYNAMIC_YES)
 		return true;
-	struct mc_range range = observed(task->input, args, task->weight.dtype);
-	if (!range.seen && observer != NULL && m->expert != MC_NO_INDEX)
-		range = m->role == MC_ROLE_DOWN
-			    ? observed_by_others(all->tasks, all->count, MC_ROLE_DOWN, job, args)
-			    : observed(&observer->gate_up, args, task->weight.dtype);
-	if (!range.seen)
-		return mc_fail(
-		    err, MC_INVALID, m->name, "no calibration token reached this module's input");
-	struct mc_qparam qparam = mc_qparam_make(args, task->weight.dtype, range.min, range.max);
+	if (!input_range(task, inputs, job, &range, err))
+		return false;
+	if (args->dynamic == MC_DYNAMIC_LOCAL) {
+		struct mc_packed_tensor *global = find_packed(&task->packed, "input_global_scale");
+		mc_assert(global != NULL);
+		*(float *)global->tensor.data = mc_global_scale(dt, fmaxf(range.max, -range.min));
+		return true;
+	}
+	struct mc_qparam qparam = mc_qparam_make(args, dt, range.min, range.max);
 	struct mc_packed_tensor *scale = find_packed(&task->packed, "input_scale");
 	struct mc_packed_tensor *zero = find_packed(&task->packed, "input_zero_point");
 	mc_assert(scale != NULL);
@@ -132,9 +165,79 @@ static bool set_input_parameters(struct mc_linear_task *task, const struct mc_la
 struct work {
 	const struct mc_job *job;
 	struct mc_linear_task *tasks;
+	size_t count;
 	struct mc_arena *scratch; /* [workers] */
 	const struct mc_env *env;
 };
+
+/* Mean squares of the task's input, where its weight's observer weighs with them and there are any.
+ */
+static bool mean_squares(const struct mc_linear_task *task, const char *name,
+    struct mc_arena *arena, const float **ret, struct mc_error *err)
+{
+	struct mc_weight_observer observer;
+
+	*ret = NULL;
+	if (!mc_weight_observer_make(&observer, &task->scheme->weights, name, err))
+		return false;
+	if (observer.search != MC_SEARCH_IMATRIX || task->input == NULL || task->input->tokens == 0)
+		return true;
+	float *squares = mc_arena_alloc(
+	    arena, task->weight.cols, sizeof *squares, "mean squares of inputs", err);
+	if (squares == NULL)
+		return false;
+	mc_input_stats_mean_square(task->input, squares);
+	*ret = squares;
+	return true;
+}
+
+/* The first pass over weights that share a global scale: what each alone would have. */
+static bool observe_task(void *ctx, size_t item, unsigned worker, struct mc_error *err)
+{
+	struct work *work = ctx;
+	struct mc_linear_task *task = &work->tasks[item];
+	struct mc_arena *arena = &work->scratch[worker];
+	const char *name = work->job->model.modules[task->module]->name;
+	size_t mark = mc_arena_mark(arena);
+	struct mc_observed seen;
+	const float *squares;
+
+	if (!task->fused)
+		return true;
+	if (!mc_env_go_on(work->env, err) || !mean_squares(task, name, arena, &squares, err) ||
+	    !mc_observe_weight(
+		&task->weight, &task->scheme->weights, squares, name, arena, &seen, err))
+		return false;
+	task->observed.absmax = seen.absmax;
+	if (seen.step != NULL) /* the place was made beforehand, in memory that stays */
+		memcpy(task->observed.step, seen.step,
+		    mc_observed_bytes(
+			&task->scheme->weights, task->weight.rows, task->weight.cols));
+	mc_arena_rewind(arena, mark);
+	return true;
+}
+
+static float fused_absmax(const struct work *work, const struct mc_linear_task *task)
+{
+	const struct mc_module *m = work->job->model.modules[task->module];
+	float absmax = 0;
+
+	for (size_t i = 0; i < work->count; i++)
+		if (work->tasks[i].fused &&
+		    mc_fused_together(m, work->job->model.modules[work->tasks[i].module]))
+			absmax = fmaxf(absmax, work->tasks[i].observed.absmax);
+	return absmax;
+}
+
+static void keep_packed(struct mc_linear_task *task, const struct mc_packed *packed)
+{
+	for (size_t i = 0; i < packed->count; i++) {
+		struct mc_packed_tensor *to = find_packed(&task->packed, packed->items[i].suffix);
+		mc_assert(to != NULL && mc_tensor_bytes(&to->tensor) ==
+					    mc_tensor_bytes(&packed->items[i].tensor));
+		memcpy(to->tensor.data, packed->items[i].tensor.data, mc_tensor_bytes(&to->tensor));
+	}
+}
 
 static bool quantize_task(void *ctx, size_t item, unsigned worker, struct mc_error *err)
 {
@@ -143,21 +246,22 @@ static bool quantize_task(void *ctx, size_t item, unsigned worker, struct mc_err
 	struct mc_arena *arena = &work->scratch[worker];
 	const char *name = work->job->model.modules[task->module]->name;
 	size_t mark = mc_arena_mark(arena);
+	struct mc_rtn_given given = {0};
 	struct mc_quantized q;
 	struct mc_packed packed;
 
 	if (task->scheme == NULL)
 		return true;
+	if (task->fused) {
+		given.observed = &task->observed;
+		given.fused_absmax = fused_absmax(work, task);
+	}
 	if (!mc_env_go_on(work->env, err) ||
-	    !mc_rtn(&task->weight, &task->scheme->weights, name, arena, &q, err) ||
+	    (!task->fused && !mean_squares(task, name, arena, &given.mean_square, err)) ||
+	    !mc_rtn_given(&task->weight, &task->scheme->weights, &given, name, arena, &q, err) ||
 	    !mc_pack(task->scheme, task->weight.dtype, &q, name, arena, &packed, err))
 		return false;
-	for (size_t i = 0; i < packed.count; i++) {
-		struct mc_packed_tensor *to = find_packed(&task->packed, packed.items[i].suffix);
-		mc_assert(to != NULL &&
-			  mc_tensor_bytes(&to->tensor) == mc_tensor_bytes(&packed.items[i].tensor));
-		memcpy(to->tensor.data, packed.items[i].tensor.data, mc_tensor_bytes(&to->tensor));
-	}
+	keep_packed(task, &packed);
 	task->row.algorithm = "rtn";
 	task->row.error_relative = q.square_sum > 0 ? sqrt(q.error_sum / q.square_sum) : 0.0;
 	task->row.weight_absmax = q.weight_absmax;
@@ -165,6 +269,29 @@ static bool quantize_task(void *ctx, size_t item, unsigned worker, struct mc_err
 	task->row.scale_max = q.scale_max;
 	mc_arena_rewind(arena, mark);
 	return true;
+}
+
+/* Whether a module's weight shares its global scale with another. */
+static bool shares_scale(const struct mc_module *m, const struct mc_scheme *scheme)
+{
+	return scheme != NULL && scheme->weights.strategy == MC_STRATEGY_TENSOR_GROUP &&
+	       mc_fused_is_member(m);
+}
+
+/* Room for what the first pass finds. */
+static bool prepare_observed(struct mc_linear_task *task, const struct mc_module *m,
+    const struct mc_env *env, struct mc_error *err)
+{
+	uint64_t bytes;
+
+	task->fused = shares_scale(m, task->scheme);
+	if (!task->fused)
+		return true;
+	bytes = mc_observed_bytes(&task->scheme->weights, task->weight.rows, task->weight.cols);
+	if (bytes == 0)
+		return true;
+	task->observed.step = mc_arena_alloc(env->arena, bytes, 1, "steps of a search", err);
+	return task->observed.step != NULL;
 }
 
 /* Allocates the output tensors and the channel statistics that are kept. */
@@ -198,6 +325,8 @@ static bool prepare_task(struct mc_linear_task *task, const struct mc_job *job,
 				return false;
 		}
 	}
+	if (!prepare_observed(task, m, env, err))
+		return false;
 	if (task->input == NULL || task->input->tokens == 0)
 		return true;
 	struct mc_moments moments = mc_input_stats_moments(task->input);
@@ -228,7 +357,7 @@ static uint64_t scratch_bytes(const struct mc_linear_task *tasks, size_t count)
 			continue;
 		uint64_t bytes = mc_rtn_bytes(&tasks[i].scheme->weights, tasks[i].weight.rows,
 				     tasks[i].weight.cols) +
-				 64 * MC_MAX_PACKED;
+				 64 * MC_MAX_PACKED + tasks[i].weight.cols * sizeof(float) + 64;
 		for (size_t p = 0; p < tasks[i].packed.count; p++)
 			bytes += mc_tensor_bytes(&tasks[i].packed.items[p].tensor);
 		most = bytes > most ? bytes : most;
@@ -237,10 +366,12 @@ static uint64_t scratch_bytes(const struct mc_linear_task *tasks, size_t count)
 }
 
 static bool run_tasks(const struct mc_job *job, struct mc_layer_result *result,
-    const struct mc_layer_observer *observer, const struct mc_env *env, struct mc_error *err)
+    const struct mc_layer_observer *observer, const struct mc_input_searches *searches,
+    const struct mc_env *env, struct mc_error *err)
 {
+	const struct inputs inputs = {.result = result, .observer = observer, .searches = searches};
 	unsigned workers = mc_pool_workers(env->pool);
-	struct work work = {.job = job, .tasks = result->tasks, .env = env};
+	struct work work = {.job = job, .tasks = result->tasks, .count = result->count, .env = env};
 
 	for (size_t i = 0; i < result->count; i++)
 		if (!prepare_task(&result->tasks[i], job, env, err))
@@ -253,11 +384,12 @@ static bool run_tasks(const struct mc_job *job, struct mc_layer_result *result,
 	for (unsigned w = 0; w < workers; w++)
 		if (!mc_arena_sub(env->arena, bytes, "quantize scratch", &work.scratch[w], err))
 			return false;
-	if (!mc_pool_run(env->pool, result->count, quantize_task, &work, err))
+	if (!mc_pool_run(env->pool, result->count, observe_task, &work, err) ||
+	    !mc_pool_run(env->pool, result->count, quantize_task, &work, err))
 		return false;
 	for (size_t i = 0; i < result->count; i++)
 		if (result->tasks[i].scheme != NULL &&
-		    !set_input_parameters(&result->tasks[i], result, observer, job, err))
+		    !set_input_parameters(&result->tasks[i], &inputs, job, err))
 			return false;
 	return true;
 }
@@ -282,8 +414,8 @@ static bool is_layer_linear(const struct mc_module *m, size_t layer)
 }
 
 bool mc_quantize_layer(const struct mc_job *job, const struct mc_layer *layer,
-    const struct mc_layer_observer *observer, const struct mc_env *env, struct mc_layer_result *ret,
-    struct mc_error *err)
+    const struct mc_layer_observer *observer, const struct mc_input_searches *searches,
+    const struct mc_env *env, struct mc_layer_result *ret, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
 	size_t count = 0;
@@ -318,13 +450,13 @@ bool mc_quantize_layer(const struct mc_job *job, const struct mc_layer *layer,
 			    job, mc_model_expert(model, layer->index, e, 1), observer);
 	}
 	ret->attention_module = model->layers[layer->index].attention;
-	return run_tasks(job, ret, observer, env, err) &&
+	return run_tasks(job, ret, observer, searches, env, err) &&
 	       mc_quantize_attention(job, layer->index, observer, env, &ret->attention, err);
 }
 
 bool mc_quantize_head(const struct mc_job *job, const struct mc_weight *weight,
-    const struct mc_input_stats *input, const struct mc_env *env, struct mc_layer_result *ret,
-    struct mc_error *err)
+    const struct mc_input_stats *input, const struct mc_input_searches *searches,
+    const struct mc_env *env, struct mc_layer_result *ret, struct mc_error *err)
 {
 	*ret = (struct mc_layer_result){.count = 1};
 	ret->tasks = mc_arena_zalloc(env->arena, 1, sizeof *ret->tasks, "head task", err);
@@ -335,7 +467,7 @@ bool mc_quantize_head(const struct mc_job *job, const struct mc_weight *weight,
 	    .weight = *weight,
 	    .input = input,
 	    .source = input == NULL ? "weights-only" : "measured"};
-	return run_tasks(job, ret, NULL, env, err);
+	return run_tasks(job, ret, NULL, searches, env, err);
 }
 
 bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned workers,
@@ -361,6 +493,8 @@ bool mc_quantize_layer_bytes(const struct mc_job *job, size_t layer, unsigned wo
 		if (!mc_pack_layout(task.scheme, task.weight.dtype, m->rows, m->cols, m->name,
 			&task.packed, err))
 			return false;
+		if (shares_scale(m, task.scheme))
+			packed_bytes += mc_observed_bytes(&task.scheme->weights, m->rows, m->cols);
 		for (size_t p = 0; p < task.packed.count; p++)
 			packed_bytes += mc_tensor_bytes(&task.packed.items[p].tensor) + 64;
 		uint64_t one = scratch_bytes(&task, 1);

@@ -66,8 +66,19 @@ static bool note_tensor(const struct mc_checkpoint *checkpoint, const struct mc_
 			m->dt = entry->dtype;
 	} else if (strcmp(suffix, "weight_packed") == 0) {
 		m->linear = true;
+		if (entry->dtype == MC_U8 && entry->rank == 2) { /* two values a byte */
+			m->rows = entry->shape[0];
+			m->cols = 2 * entry->shape[1];
+		}
 	} else if (strcmp(suffix, "weight_scale") == 0) {
+		/* scales of a byte say nothing of the weight; readers restore BF16 then */
+		bool byte = entry->dtype == MC_F8_E4M3 || entry->dtype == MC_U8;
 		m->linear = m->has_scale = true;
+		if (!byte)
+			m->dt = entry->dtype;
+		else if (m->dt == MC_DTYPE_COUNT)
+			m->dt = MC_BF16;
+	} else if (strcmp(suffix, "input_scale") == 0 && mc_dtype_is_weight(entry->dtype)) {
 		m->dt = entry->dtype;
 	} else if (strcmp(suffix, "weight_shape") == 0) {
 		return read_shape_tensor(checkpoint, tensor, m, err);
@@ -177,8 +188,10 @@ static bool check_found_all(const struct verification *v, const struct inventory
 				    m->name);
 			continue;
 		}
+		struct mc_tensor_source source = {.checkpoint = v->checkpoint};
 		mc_verdict_pass(v->verdict, MC_CHECK_EXPECTED, 1);
-		if (!check_found(v, m, &config->schemes[scheme[i]], err))
+		if (!check_found(v, m, &config->schemes[scheme[i]], err) ||
+		    !mc_check_fused(v->verdict, m->name, &source, err))
 			return false;
 	}
 	/* linears of the original that have no tensor at all */

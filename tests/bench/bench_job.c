@@ -179,7 +179,7 @@ static bool time_layer(struct bench *b, size_t index, struct mc_error *err)
 	if (!mc_forward_layer(&layer, &b->batch, b->hidden, &tap, &b->env, err))
 		return false;
 	end_phase(b, EXPERTS);
-	if (!mc_quantize_layer(&b->job, &layer, &observer, &b->env, &result, err))
+	if (!mc_quantize_layer(&b->job, &layer, &observer, NULL, &b->env, &result, err))
 		return false;
 	end_phase(b, QUANTIZE);
 	if (!write_part(b, &result, err))

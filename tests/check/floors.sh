@@ -17,7 +17,7 @@ math="simd dtype tensor linalg ops"
 model="safetensors checkpoint weight_source config architecture model tokenizer dataset"
 forward="tap forward"
 calib="moe_context observer coverage"
-quant="scheme match qparams rtn pack"
+quant="scheme match qparams power weight_observer rtn pack"
 run="recipe spec dequantize job plan calibrate statistics verdict evaluate parameters versions"
 
 allowed() {

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Picks the vectors of the unit fixtures that the unit tests read: tests/golden/pick_units.py FIXTURES/units
 
-Only what this program computes: integers of 1 to 8 bits and E4M3, min-max ranges. Writes tests/golden/units
-and tests/golden/matching.json (whole).
+Only what this program computes; of the larger ones a part. Writes tests/golden/units and
+tests/golden/matching.json (whole).
 """
 import json
 import os
@@ -36,25 +36,28 @@ def save(path, tensors):
         f.write(struct.pack("<Q", len(text)) + text + blob)
 
 
-def computed(args):
-    if args.get("scale_dtype"):
-        return False
-    if args["type"] == "float":
-        return args["num_bits"] == 8
-    return args["num_bits"] <= 8
-
-
 def wanted(case):
     args, name, function = case["args"], case["name"], case["function"]
     if function == "pack_to_int32":
         return args["shape"] in ([5, 33], [3, 100], [16, 1])
-    if function in ("calculate_qparams", "compress"):
-        return computed(args) and (function == "calculate_qparams" or not name.endswith("-f16") or "fp8" in name)
+    if function in ("generate_gparam", "generate_mx_scales", "cast_to_fp4", "compress_mx_scale", "pack_fp4_to_uint8",
+                    "calculate_qparams", "fused_weight_observers"):
+        return True
+    if function in ("compress", "quantize") and (args["num_bits"] > 8 or "file" not in case):
+        return False
+    if function == "compress":
+        return not name.endswith("-f16") or args["type"] == "float"
     if function == "quantize":
-        return computed(args) and not name.endswith("-f32") or name in ("int4-asym-group-f32", "fp8-block-padded-f32")
+        return not name.endswith("-f32") or name in ("int4-asym-group-f32", "fp8-block-padded-f32") or "fp4" in name
     if function == "weight_observer":
-        return computed(args) and args["observer"] == "memoryless_minmax"
+        return args["observer"] == "memoryless_minmax" or name.endswith("-bf16") or "nvfp4" in name
+    if function == "activation_observer":
+        return args["observer"] in ("mse", "minmax") and not name.endswith("-f16")
     return False
+
+
+# What no test reads.
+DROPPED = ("fake_quantized", "min", "max", "inputs")
 
 
 def main():
@@ -63,7 +66,9 @@ def main():
     files = {}
     for case in index:
         # one result of three is enough: dequantized(codes) is what fake-quantizing gives
-        case["out"] = {k: v for k, v in case["out"].items() if k not in ("fake_quantized", "min", "max")}
+        case["out"] = {k: v for k, v in case["out"].items() if k not in DROPPED}
+        if case["function"] == "weight_observer":
+            case["in"] = {k: v for k, v in case["in"].items() if k not in DROPPED}
         tensors = load(os.path.join(source, case["file"]))
         kept = files.setdefault(case["file"], {})
         for name in list(case["in"].values()) + list(case["out"].values()):

@@ -126,14 +126,21 @@ static inline float *golden_floats(const struct mc_tensor *tensor)
 	float *values = malloc((n + 1) * sizeof *values);
 
 	assert_non_null(values);
-	if (tensor->dtype == MC_I8 || tensor->dtype == MC_I32) {
-		for (size_t i = 0; i < n; i++)
-			values[i] = tensor->dtype == MC_I8
-					? (float)((const int8_t *)tensor->data)[i]
-					: (float)((const int32_t *)tensor->data)[i];
-		return values;
+	for (size_t i = 0; i < n; i++) {
+		const void *data = tensor->data;
+		if (tensor->dtype == MC_I8)
+			values[i] = (float)((const int8_t *)data)[i];
+		else if (tensor->dtype == MC_U8)
+			values[i] = (float)((const uint8_t *)data)[i];
+		else if (tensor->dtype == MC_I32)
+			values[i] = (float)((const int32_t *)data)[i];
+		else if (tensor->dtype == MC_I64)
+			values[i] = (float)((const int64_t *)data)[i];
+		else {
+			mc_widen(tensor->dtype, data, values, n);
+			break;
+		}
 	}
-	mc_widen(tensor->dtype, tensor->data, values, n);
 	return values;
 }
 

@@ -366,8 +366,8 @@ static void test_without_data(void **state)
 
 static void test_head_and_presets(void **state)
 {
-	static const char *const recipes[] = {
-	    "W8A16", "W4A16_ASYM", "W8A8", "FP8_DYNAMIC", "W3A16", "FP8_BLOCK"};
+	static const char *const recipes[] = {"W8A16", "W4A16_ASYM", "W8A8", "FP8_DYNAMIC",
+	    "W3A16", "FP8_BLOCK", "NVFP4", "NVFP4A16", "MXFP4", "MXFP8A16"};
 	struct mc_run_result result;
 	struct mc_error err;
 	char out[128];
@@ -396,6 +396,140 @@ static void test_head_and_presets(void **state)
 	assert_non_null(entry);
 	assert_int_equal(entry->dtype, MC_F32);
 	mc_st_close(&file);
+}
+
+/* A spec with a recipe in JSON, over a few sequences. */
+static const char *spec_of(const char *recipe, const char *more)
+{
+	static char text[2048];
+	snprintf(text, sizeof text,
+	    "{\"model\": \"" MODEL "\", \"dataset\": \"%s/data.jsonl\", \"recipe\": %s%s}",
+	    scratch, recipe, more);
+	return text;
+}
+
+#define FP4_GROUP "\"num_bits\": 4, \"type\": \"float\", \"strategy\": \"tensor_group\", "    \
+		  "\"group_size\": 16, \"scale_dtype\": \"float8_e4m3fn\""
+
+/* Searches over weights and inputs, averages over groups; all experts, and routed ones of which
+ * some see nothing; the head too. Bits, memory and resuming as with simpler observers. */
+static void test_observers(void **state)
+{
+	static const char *const recipes[] = {
+	    "{\"scheme\": \"FP8\", \"input_observer\": \"mse\", \"weight_observer\": \"mse\"}",
+	    "{\"scheme\": \"W4A16\", \"weight_observer\": \"imatrix_mse\"}",
+	    "{\"config_groups\": {\"a\": {\"targets\": [\"Linear\"], \"weights\": {" FP4_GROUP
+	    ", \"observer\": \"nvfp4_expanded_imatrix\"}, \"input_activations\": {" FP4_GROUP
+	    ", \"dynamic\": \"local\"}}}}",
+	    "{\"scheme\": \"NVFP4\", \"input_observer\": \"mse\"}"};
+	struct mc_run_result result;
+	struct mc_error err;
+	char a[128], b[128];
+	(void)state;
+
+	for (size_t r = 0; r < sizeof recipes / sizeof *recipes; r++) {
+		const char *more = r % 2 == 0
+				       ? ", \"num_calibration_samples\": 3"
+				       : ", \"calibrate_all_experts\": false, "
+					 "\"num_calibration_samples\": 2, \"max_seq_length\": 6";
+		struct control control = {.cancel_at = 2};
+		snprintf(a, sizeof a, "%s/observer-%zu-a", scratch, r);
+		snprintf(b, sizeof b, "%s/observer-%zu-b", scratch, r);
+		require_job(spec_of(recipes[r], more), a, 1, &result);
+		mc_error_init(&err);
+		assert_false(run_job(spec_of(recipes[r], more), b, 3, &control, &result, &err));
+		assert_int_equal(err.code, MC_CANCELED);
+		require_job(spec_of(recipes[r], more), b, 2, &result);
+		assert_same_files(a, b);
+	}
+}
+
+/* A global scale for one of two linears that engines merge is refused before anything is read. */
+static void test_fused_linears_are_quantized_alike(void **state)
+{
+	struct control control = {0};
+	struct mc_run_result result;
+	struct mc_error err;
+	char out[128];
+	(void)state;
+
+	snprintf(out, sizeof out, "%s/unlike", scratch);
+	mc_error_init(&err);
+	assert_false(run_job(
+	    spec_of("{\"config_groups\": {\"a\": {\"targets\": [\"re:.*(q|v)_proj$\"], \"weights\": {" FP4_GROUP
+		    "}}, \"b\": {\"targets\": [\"re:.*k_proj$\"], \"weights\": {\"num_bits\": 8}}}}",
+		""),
+	    out, 1, &control, &result, &err));
+	assert_int_equal(err.code, MC_INVALID);
+	assert_string_equal(err.where, "model.layers.0.self_attn.q_proj");
+	assert_non_null(strstr(err.text, "model.layers.0.self_attn.k_proj"));
+	assert_non_null(strstr(err.text, "of group b: quantize all of them alike"));
+	mc_error_init(&err);
+	assert_false(run_job(
+	    spec_of("{\"config_groups\": {\"a\": {\"targets\": [\"re:.*up_proj$\"], \"weights\": {" FP4_GROUP
+		    "}}}}",
+		""),
+	    out, 1, &control, &result, &err));
+	assert_int_equal(err.code, MC_INVALID);
+	assert_string_equal(err.where, "model.layers.0.mlp.experts.0.up_proj");
+	assert_non_null(strstr(err.text, "that one is not quantized"));
+	assert_false(mc_file_exists(out));
+}
+
+/* The verdict on a checkpoint in which one number was changed. */
+static void damage(const char *model, const char *tensor, const void *bytes, size_t count)
+{
+	struct mc_checkpoint checkpoint;
+	struct mc_error err;
+
+	mc_error_init(&err);
+	assert_true(mc_checkpoint_open(&checkpoint, NULL, model, &err));
+	const struct mc_ckpt_tensor *t = mc_checkpoint_find(&checkpoint, tensor);
+	assert_non_null(t);
+	FILE *file = fopen(path_of(model, "model.safetensors"), "r+b");
+	assert_non_null(file);
+	assert_int_equal(fseek(file, (long)t->entry->offset, SEEK_SET), 0);
+	assert_int_equal(fwrite(bytes, 1, count, file), count);
+	fclose(file);
+	mc_checkpoint_close(&checkpoint);
+}
+
+static void test_verify_of_global_scales(void **state)
+{
+	static const float one = 1, subnormal = 1e-41f;
+	static const uint8_t nan = 0x7f;
+	struct mc_run_result result;
+	struct mc_arena arena;
+	struct mc_env env = {.arena = &arena};
+	struct mc_verdict verdict;
+	struct mc_error err;
+	char out[128], model[160];
+	(void)state;
+
+	snprintf(out, sizeof out, "%s/global", scratch);
+	require_job(spec_text("NVFP4", ", \"num_calibration_samples\": 2"), out, 1, &result);
+	mc_error_init(&err);
+	env.pool = mc_pool_new(1, &err);
+	assert_true(mc_arena_init(&arena, (uint64_t)1 << 28, &err));
+	snprintf(model, sizeof model, "%s/model", out);
+	mc_verdict_init(&verdict);
+	assert_true(mc_verify_checkpoint(&verdict, model, MODEL, &env, &err));
+	assert_true(mc_verdict_valid(&verdict));
+	assert_true(verdict.checks[MC_CHECK_FUSED].counted > 0);
+	mc_verdict_release(&verdict);
+	damage(model, "model.layers.1.self_attn.k_proj.weight_global_scale", &one, 4);
+	damage(model, "model.layers.1.self_attn.o_proj.input_global_scale", &subnormal, 4);
+	damage(model, "model.layers.0.mlp.experts.2.up_proj.weight_scale", &nan, 1);
+	mc_verdict_init(&verdict);
+	assert_true(mc_verify_checkpoint(&verdict, model, MODEL, &env, &err));
+	assert_int_equal(verdict.checks[MC_CHECK_FUSED].failed, 1);
+	assert_non_null(strstr(verdict.checks[MC_CHECK_FUSED].examples[0], "k_proj"));
+	assert_int_equal(verdict.checks[MC_CHECK_POSITIVE].failed, 1);
+	assert_int_equal(verdict.checks[MC_CHECK_FINITE].failed, 1);
+	assert_true(verdict.checks[MC_CHECK_BOUND].failed > 0);
+	mc_verdict_release(&verdict);
+	mc_pool_free(env.pool);
+	mc_arena_release(&arena);
 }
 
 static void test_verify_finds_damage(void **state)
@@ -509,6 +643,9 @@ int main(void)
 	    cmocka_unit_test(test_all_experts_see_all_tokens),
 	    cmocka_unit_test(test_without_data),
 	    cmocka_unit_test(test_head_and_presets),
+	    cmocka_unit_test(test_observers),
+	    cmocka_unit_test(test_fused_linears_are_quantized_alike),
+	    cmocka_unit_test(test_verify_of_global_scales),
 	    cmocka_unit_test(test_verify_finds_damage),
 	    cmocka_unit_test(test_every_layout),
 	    cmocka_unit_test(test_output_folder_must_be_ours),

@@ -112,6 +112,10 @@ static struct mc_quantized quantized(
 	mc_error_init(&err);
 	assert_true(mc_scale_shape(args, rows, cols, "", &q.scale_rows, &q.scale_cols, &err));
 	assert_int_equal(scales, q.scale_rows * q.scale_cols);
+	struct mc_tensor global = golden_tensor(g, "in", "weight_global_scale");
+	if (global.data != NULL)
+		memcpy(&q.global_scale, global.data, sizeof q.global_scale);
+	free(global.data);
 	q.scale = golden_floats(&scale);
 	q.zero_point = z == NULL ? NULL : malloc(scales * sizeof *q.zero_point);
 	for (size_t i = 0; z != NULL && i < scales; i++)
@@ -120,7 +124,10 @@ static struct mc_quantized quantized(
 		size_t at = golden_scale_at(args, cols, i / cols, i % cols);
 		struct mc_qparam qparam = {.scale = q.scale[at],
 		    .zero_point = q.zero_point == NULL ? 0 : q.zero_point[at]};
-		mc_quantize(args, weight->dtype, qparam, &w[i], &q.codes[i], 1);
+		if (q.global_scale != 0)
+			qparam.scale /= q.global_scale;
+		mc_quantize(args, q.global_scale != 0 ? MC_F32 : weight->dtype, qparam, &w[i],
+		    &q.codes[i], 1);
 	}
 	free(w), free(z), free(scale.data), free(zero.data);
 	return q;
@@ -156,8 +163,10 @@ static void check_compress(const struct golden *g, struct mc_arena *arena)
 	if (!mc_unpack(scheme, &packed, q.rows, q.cols, g->name, arena, &back, &err))
 		fail_msg("%s: %s", g->name, err.text);
 	float *rows = malloc(q.cols * sizeof *rows), *want = golden_floats(&decompressed);
+	/* bytes as scales: restored as BF16, whatever the weight was */
+	enum mc_dtype dt = decompressed.dtype;
 	for (size_t r = 0; r < q.rows; r++) {
-		mc_quantized_row(&back, &scheme->weights, weight.dtype, r, rows);
+		mc_quantized_row(&back, &scheme->weights, dt, r, rows);
 		if (memcmp(rows, want + r * q.cols, q.cols * sizeof *rows) != 0)
 			fail_msg("%s: row %zu is restored otherwise", g->name, r);
 	}
@@ -179,19 +188,90 @@ static void compress_is_the_references(void **state)
 	assert_true(mc_arena_init(&arena, 16u << 20, &err));
 	golden_open(&g);
 	while (golden_next(&g, "compress")) {
-		const struct mc_json *args = mc_json_get(g.entry, "args");
-		bool is_float =
-		    strcmp(mc_json_string(mc_json_get(args, "type"), NULL), "float") == 0;
-		int64_t bits = mc_json_integer(mc_json_get(args, "num_bits"));
-		if (bits > 8 || (is_float && bits == 4) ||
-		    !mc_json_is_null(mc_json_get(args, "scale_dtype")))
-			continue;
 		check_compress(&g, &arena);
 		cases++;
 	}
 	golden_close(&g);
 	mc_arena_release(&arena);
-	assert_true(cases >= 20);
+	assert_true(cases >= 34);
+}
+
+static void exponents_and_nibbles(void **state)
+{
+	struct mc_scheme scheme = {.has_weights = true,
+	    .format = MC_FORMAT_MXFP4,
+	    .weights = {.type = MC_QUANT_FLOAT,
+		.num_bits = 4,
+		.symmetric = true,
+		.strategy = MC_STRATEGY_GROUP,
+		.group_size = 32,
+		.scale_dtype = "torch.uint8"}};
+	struct mc_packed packed;
+	struct mc_quantized back;
+	struct mc_arena arena;
+	struct mc_error err;
+	static int8_t codes[255 * 32];
+	static float scales[255];
+	struct mc_quantized q = {
+	    .rows = 255, .cols = 32, .scale_rows = 255, .scale_cols = 1, .codes = codes, .scale = scales};
+
+	(void)state;
+	mc_error_init(&err);
+	assert_true(mc_arena_init(&arena, 1u << 20, &err));
+	for (size_t i = 0; i < 255 * 32; i++)
+		codes[i] = (int8_t)(i * 7 % 16);
+	for (int e = 0; e < 255; e++)
+		scales[e] = mc_e8m0_to_f32((uint8_t)e);
+	assert_true(mc_pack(&scheme, MC_BF16, &q, "m", &arena, &packed, &err));
+	assert_string_equal(packed.items[1].suffix, "weight_scale");
+	for (size_t e = 0; e < 255; e++)
+		assert_int_equal(((uint8_t *)packed.items[1].tensor.data)[e], e);
+	assert_int_equal(((uint8_t *)packed.items[0].tensor.data)[0], 0x70); /* 0, 7 */
+	assert_true(mc_unpack(&scheme, &packed, 255, 32, "m", &arena, &back, &err));
+	assert_memory_equal(back.codes, codes, sizeof codes);
+	assert_memory_equal(back.scale, scales, sizeof scales);
+	mc_arena_release(&arena);
+}
+
+/* Older checkpoints: column c has the scale of column g_idx[c]. */
+static void ordered_groups_are_read(void **state)
+{
+	struct mc_scheme scheme = {.has_weights = true,
+	    .format = MC_FORMAT_PACK,
+	    .weights = {.num_bits = 8,
+		.symmetric = true,
+		.strategy = MC_STRATEGY_GROUP,
+		.group_size = 2}};
+	float scales[2] = {1, 10}, row[4];
+	int64_t shape[2] = {1, 4};
+	int32_t group[4] = {1, 0, 1, 0};
+	uint32_t word = 0x84838281; /* 1, 2, 3, 4 */
+	struct mc_packed packed = {.count = 4,
+	    .items = {
+		{"weight_scale", {.dtype = MC_F32, .rank = 2, .shape = {1, 2}, .data = scales}},
+		{"weight_packed", {.dtype = MC_I32, .rank = 2, .shape = {1, 1}, .data = &word}},
+		{"weight_shape", {.dtype = MC_I64, .rank = 1, .shape = {2}, .data = shape}},
+		{"weight_g_idx", {.dtype = MC_I32, .rank = 1, .shape = {4}, .data = group}}}};
+	static const float ordered[4] = {10, 2, 30, 4}, plain[4] = {1, 2, 30, 40};
+	struct mc_quantized q;
+	struct mc_arena arena;
+	struct mc_error err;
+
+	(void)state;
+	mc_error_init(&err);
+	assert_true(mc_arena_init(&arena, 1u << 20, &err));
+	assert_true(mc_unpack(&scheme, &packed, 1, 4, "m", &arena, &q, &err));
+	mc_quantized_row(&q, &scheme.weights, MC_F32, 0, row);
+	assert_memory_equal(row, ordered, sizeof row);
+	group[2] = -1; /* not set */
+	assert_true(mc_unpack(&scheme, &packed, 1, 4, "m", &arena, &q, &err));
+	mc_quantized_row(&q, &scheme.weights, MC_F32, 0, row);
+	assert_memory_equal(row, plain, sizeof row);
+	group[2] = 2;
+	assert_false(mc_unpack(&scheme, &packed, 1, 4, "m", &arena, &q, &err));
+	assert_string_equal(err.where, "m.weight_g_idx");
+	assert_string_equal(err.text, "column 2 is of group 2; needed 0 to 1");
+	mc_arena_release(&arena);
 }
 
 /* --- layouts and faults ----------------------------------------------------------------------- */
@@ -296,6 +376,8 @@ int main(void)
 	    cmocka_unit_test(pack_to_int32_is_the_references),
 	    cmocka_unit_test(round_trips),
 	    cmocka_unit_test(compress_is_the_references),
+	    cmocka_unit_test(exponents_and_nibbles),
+	    cmocka_unit_test(ordered_groups_are_read),
 	    cmocka_unit_test(layout_of_an_expert),
 	    cmocka_unit_test(faults_are_named),
 	};

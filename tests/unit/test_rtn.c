@@ -215,6 +215,82 @@ static void codes_are_the_definitions(void **state)
 			}
 }
 
+/* MX groups of 4 and 8 bits, and groups under a global scale: scales, codes and values. */
+static void check_fp4(enum mc_dtype dt, int bits, bool global)
+{
+	enum { ROWS = 5, COLS = 96 };
+	const struct ref_format *format = dt == MC_BF16  ? &ref_bf16
+					  : dt == MC_F16 ? &ref_f16
+							 : NULL;
+	size_t width = global ? 16 : 32;
+	struct mc_quant_args args = {.type = MC_QUANT_FLOAT,
+	    .num_bits = bits == 0 ? 8 : 4,
+	    .symmetric = true,
+	    .strategy = global ? MC_STRATEGY_TENSOR_GROUP : MC_STRATEGY_GROUP,
+	    .group_size = (int64_t)width};
+	struct ref_rtn how = {.bits = bits, .symmetric = true, .dt = global ? NULL : format};
+	float x[ROWS * COLS], row[COLS];
+	unsigned char data[4 * ROWS * COLS];
+	double codes[32], values[32], absmax = 0;
+	struct mc_weight weight = {.dtype = dt, .rows = ROWS, .cols = COLS, .data = data};
+	size_t mark = mc_arena_mark(&arena);
+	struct mc_quantized q;
+	struct mc_error err;
+
+	mc_error_init(&err);
+	snprintf(args.scale_dtype, sizeof args.scale_dtype, "torch.%s",
+	    global ? "float8_e4m3fn" : "uint8");
+	for (size_t i = 0; i < ROWS * COLS; i++) {
+		x[i] = mc_round_to(dt, (float)(sin((double)i) * exp(cos((double)i * 0.1) * 4)));
+		if (i / COLS == 3)
+			x[i] = i % COLS < 32 ? 0 : x[i] * 0x1p-14f; /* zeros, tiny numbers */
+		x[i] = mc_round_to(dt, x[i]);
+		absmax = fmax(absmax, fabs((double)x[i]));
+	}
+	mc_narrow(x, dt, data, ROWS * COLS);
+	if (!mc_rtn(&weight, &args, "m", &arena, &q, &err))
+		fail_msg("%s", err.text);
+	double g = global ? ref_global_scale(format, absmax) : 0;
+	assert_true(q.global_scale == (float)g);
+	for (size_t r = 0; r < ROWS; r++) {
+		mc_quantized_row(&q, &args, MC_F32, r, row);
+		for (size_t c = 0; c < COLS; c += width) {
+			const float *group = x + r * COLS + c;
+			double most = 0;
+			for (size_t i = 0; i < width; i++)
+				most = fmax(most, fabs((double)group[i]));
+			double scale = global ? ref_local_scale(format, most, g)
+					      : ref_mx_scale(bits, most);
+			if (dt == MC_F16 && scale < 0x1p-24)
+				scale = 1; /* F16 has no such number */
+			assert_true(q.scale[r * q.scale_cols + c / width] == (float)scale);
+			scale = global ? (double)((float)scale / (float)g) : scale;
+			ref_rtn_codes(&how, group, width, scale, 0, codes, values);
+			for (size_t i = 0; i < width; i++) {
+				uint8_t code = (uint8_t)q.codes[r * COLS + c + i];
+				float number = bits == 0 ? mc_e4m3_to_f32(code) : mc_e2m1_to_f32(code);
+				if ((double)number != codes[i] || (double)row[c + i] != values[i])
+					fail_msg("%s, %d bits: [%zu, %zu] is %g, %g; needed %g, %g",
+					    mc_dtype_name(dt), bits, r, c + i, (double)number,
+					    (double)row[c + i], codes[i], values[i]);
+			}
+		}
+	}
+	mc_arena_rewind(&arena, mark);
+}
+
+static void fp4_and_mx_are_the_definitions(void **state)
+{
+	static const enum mc_dtype dtypes[] = {MC_F32, MC_BF16, MC_F16};
+
+	(void)state;
+	for (size_t d = 0; d < 3; d++) {
+		check_fp4(dtypes[d], -4, true);
+		check_fp4(dtypes[d], -4, false);
+		check_fp4(dtypes[d], 0, false);
+	}
+}
+
 /* --- what is refused -------------------------------------------------------------------------- */
 
 static void refused(
@@ -293,6 +369,7 @@ int main(void)
 	    cmocka_unit_test(weight_observer_is_the_references),
 	    cmocka_unit_test(fake_quantized_by_hand),
 	    cmocka_unit_test(codes_are_the_definitions),
+	    cmocka_unit_test(fp4_and_mx_are_the_definitions),
 	    cmocka_unit_test(bad_weights_are_refused),
 	    cmocka_unit_test(no_memory_is_said),
 	};
