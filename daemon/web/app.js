@@ -1111,6 +1111,14 @@ async function readArtifacts(watch, cursor) {
 
 /* --- events ------------------------------------------------------------------------------------ */
 
+/* Without data nothing is multiplied, and no tokens are routed. */
+function layerText({ name, seconds, gflops, experts_min: least, experts_median: middle, starved }) {
+	const parts = [`${name}: ${duration(seconds)}${gflops > 0 ? `, ${figures(gflops)} GFLOP/s` : ""}`];
+	if (isNumber(least)) parts.push(`least ${count(least)}, median ${count(middle)} tokens an expert`);
+	if (starved?.length > 0) parts.push(`starved ${starved.join(", ")}`);
+	return parts.join("; ");
+}
+
 function eventText({ type, data = {} }) {
 	switch (type) {
 	case "state":
@@ -1119,7 +1127,7 @@ function eventText({ type, data = {} }) {
 	case "resumed":
 		return `${plural(data.layers_total, "layer")}, ${count(data.layers_done)} done; ${data.kernel ?? ""}`;
 	case "layer":
-		return `${data.name}: ${duration(data.seconds)}, ${figures(data.gflops)} GFLOP/s; least ${count(data.experts_min)}, median ${count(data.experts_median)} tokens an expert${data.starved?.length ? `; starved ${data.starved.join(", ")}` : ""}`;
+		return layerText(data);
 	case "warning":
 		return data.text;
 	case "finished":
