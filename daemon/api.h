@@ -107,6 +107,6 @@ http_handler job_events;
 http_handler job_coverage, job_statistics, job_quantization, job_verdict;
 http_handler job_artifacts, job_artifact;
 http_handler version_get, openapi_get, healthz_get, readyz_get, metrics_get, backup_post;
-http_handler page_get, script_get, style_get;
+http_handler page_get, asset_get;
 
 #endif

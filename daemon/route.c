@@ -32,7 +32,6 @@ const struct route routes[] = {
     {HTTP_GET, "/readyz", SCOPE_NONE, BODY_NONE, readyz_get},
     {HTTP_GET, "/metrics", SCOPE_READ, BODY_NONE, metrics_get},
     {HTTP_GET, "/", SCOPE_NONE, BODY_NONE, page_get},
-    {HTTP_GET, "/assets/app.js", SCOPE_NONE, BODY_NONE, script_get},
-    {HTTP_GET, "/assets/style.css", SCOPE_NONE, BODY_NONE, style_get},
+    {HTTP_GET, "/assets/{file}", SCOPE_NONE, BODY_NONE, asset_get},
     {0},
 };
