@@ -150,24 +150,47 @@ static void target_matched_nothing(void *ctx, const char *target)
 	warn(ctx, "the target '%s' matches no linear layer of this model", target);
 }
 
-static bool match_modules(struct mc_job *job, struct mc_error *err)
+bool mc_job_match(struct mc_job *job, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
+	const struct mc_quant_config *config = &job->spec->recipe.config;
 	struct mc_match_module *modules = mc_alloc(
 	    model->modules_count, sizeof *modules, "modules", err);
-	if (modules == NULL)
+
+	job->schemes = config->schemes;
+	job->schemes_count = config->count;
+	job->scheme = mc_alloc(model->modules_count, sizeof *job->scheme, "schemes", err);
+	if (modules == NULL || job->scheme == NULL) {
+		free(modules);
 		return false;
+	}
 	for (size_t i = 0; i < model->modules_count; i++) {
 		const struct mc_module *m = model->modules[i];
 		modules[i] = (struct mc_match_module){.name = m->name,
 		    .class_name = m->class_name,
 		    .quantizable = m->weight != NULL &&
-				   (m->kind == MC_KIND_LINEAR || m->kind == MC_KIND_EMBEDDING)};
+				   (m->kind == MC_KIND_LINEAR || m->kind == MC_KIND_EMBEDDING),
+		    .attention = m->role == MC_ROLE_ATTENTION};
 	}
-	bool ok = mc_match_schemes(&job->spec->recipe.config, modules, model->modules_count,
-	    job->scheme, target_matched_nothing, job, err);
+	bool ok = mc_match_schemes(
+	    config, modules, model->modules_count, job->scheme, target_matched_nothing, job, err);
 	free(modules);
 	return ok;
+}
+
+static bool check_attention(
+    const struct mc_module *m, const struct mc_scheme *scheme, struct mc_error *err)
+{
+	const char *name = scheme->name;
+
+	if (scheme->has_weights || scheme->has_output || !scheme->has_input)
+		return mc_fail(err, MC_INVALID, m->name,
+		    "config group '%.64s' targets this attention module, which can have "
+		    "input_activations and nothing else: target its projections, such as "
+		    "'%.128s.q_proj', for weights",
+		    name, m->name);
+	return mc_fail(err, MC_UNSUPPORTED, m->name,
+	    "config group '%.64s': quantized attention is not there yet", name);
 }
 
 /* A scheme without weights leaves its modules as they are; the others must fit the module's shape.
@@ -182,6 +205,8 @@ static bool check_modules(struct mc_job *job, struct mc_error *err)
 		struct mc_packed layout;
 		if (scheme == NULL)
 			continue;
+		if (m->role == MC_ROLE_ATTENTION)
+			return check_attention(m, scheme, err);
 		if (!scheme->has_weights) {
 			job->scheme[i] = MC_NO_SCHEME;
 			continue;
@@ -204,19 +229,12 @@ static bool settle_schemes(struct mc_job *job, struct mc_spec *spec, struct mc_e
 {
 	struct mc_quant_config *config = &spec->recipe.config;
 
-	job->schemes = config->schemes;
-	job->schemes_count = config->count;
 	if (config->has_kv_cache)
 		return mc_fail(err, MC_UNSUPPORTED, "/recipe", "kv_cache_scheme is not there yet");
-	for (size_t i = 0; i < config->count; i++) {
-		if (config->schemes[i].has_weights &&
-		    !mc_scheme_infer_format(&config->schemes[i], &config->schemes[i].format, err))
-			return false;
+	for (size_t i = 0; i < config->count; i++)
 		if (!mc_scheme_require_supported(&config->schemes[i], err))
 			return false;
-	}
-	job->scheme = mc_alloc(job->model.modules_count, sizeof *job->scheme, "schemes", err);
-	return job->scheme != NULL && match_modules(job, err) && check_modules(job, err);
+	return mc_job_match(job, err) && check_modules(job, err);
 }
 
 bool mc_job_open(
