@@ -242,6 +242,8 @@ bool mc_job_open(
 {
 	*job = (struct mc_job){.spec = spec};
 	job->warnings = mc_alloc(MAX_WARNINGS, sizeof *job->warnings, "warnings", err);
+	for (size_t i = 0; job->warnings != NULL && i < spec->recipe.passed_count; i++)
+		warn(job, "%s says nothing and is passed over", spec->recipe.passed[i]);
 	bool ok = job->warnings != NULL &&
 		  mc_model_open(&job->model, env->roots, spec->model, err) &&
 		  settle_schemes(job, spec, err);
