@@ -425,6 +425,69 @@ static void older_configs(void **state)
 	assert_int_equal(err.code, MC_CORRUPT);
 }
 
+/* Reads `text` as a config.json and expects the error, or none when code is MC_OK. */
+static void expect_read(
+    const char *text, enum mc_code code, const char *where, const char *contains)
+{
+	struct mc_quant_config config;
+	struct mc_error err;
+
+	mc_error_init(&err);
+	struct mc_json *json = mc_json_parse(text, strlen(text), "", &err);
+	assert_non_null(json);
+	bool ok = mc_quant_config_read(&config, mc_quant_config_find(json), &err);
+	if (err.code != code || ok != (code == MC_OK))
+		fail_msg("%s: %s: %s", text, err.where, err.text);
+	if (where != NULL)
+		assert_string_equal(err.where, where);
+	if (contains != NULL && strstr(err.text, contains) == NULL)
+		fail_msg("%s: %s", text, err.text);
+	if (ok)
+		mc_quant_config_release(&config);
+	mc_json_free(json);
+}
+
+#define GROUP                                                                                      \
+	"\"config_groups\": {\"g\": {\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": 4}}}"
+
+static void configs_of_other_times_and_programs(void **state)
+{
+	(void)state;
+	/* where it may lie */
+	expect_read("{\"quantization_config\": {" GROUP "}}", MC_OK, NULL, NULL);
+	expect_read("{\"text_config\": {\"quantization_config\": {" GROUP "}}}", MC_OK, NULL, NULL);
+	expect_read("{\"compression_config\": {" GROUP "}}", MC_OK, NULL, NULL);
+	expect_read("{\"quantization_config\": null, \"compression_config\": {" GROUP "}}", MC_OK,
+	    NULL, NULL);
+	expect_read("{\"model_type\": \"x\"}", MC_CORRUPT, "quantization_config", "missing");
+	/* unknown keys, missing and null ones */
+	expect_read("{\"compression_config\": {" GROUP ", \"run_compressed\": true, \"x\": {}, "
+		    "\"ignore\": null, \"format\": \"fakequant\", \"sparsity_config\": {}}}",
+	    MC_OK, NULL, NULL);
+	expect_read(
+	    "{\"quantization_config\": {\"config_groups\": {\"g\": {\"targets\": "
+	    "[\"Linear\"], \"weights\": {\"group_size\": \"128\", \"dynamic\": null, "
+	    "\"actorder\": true, \"observer\": \"old\", \"observer_kwargs\": {\"x\": 1}}}}, "
+	    "\"sparsity_config\": {\"format\": \"dense\"}}}",
+	    MC_OK, NULL, NULL);
+	/* a cache alone */
+	expect_read("{\"quantization_config\": {\"config_groups\": {}, \"kv_cache_scheme\": {}}}",
+	    MC_OK, NULL, NULL);
+	/* refused by name */
+	expect_read("{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}}",
+	    MC_UNSUPPORTED, "quantization_config/quant_method", "is 'gptq'");
+	expect_read("{\"quantization_config\": {" GROUP ", \"format\": \"marlin-24\"}}",
+	    MC_UNSUPPORTED, "quantization_config/format", "'marlin-24'");
+	expect_read("{\"quantization_config\": {\"config_groups\": {\"a/b\": {\"format\": "
+		    "\"sparse-bitmask\"}}}}",
+	    MC_UNSUPPORTED, "quantization_config/config_groups/a~1b/format", "'sparse-bitmask'");
+	expect_read("{\"quantization_config\": {" GROUP ", \"sparsity_config\": {\"format\": "
+		    "\"sparse-24-bitmask\"}}}",
+	    MC_UNSUPPORTED, "quantization_config/sparsity_config/format", "sparse weights");
+	expect_read("{\"quantization_config\": {\"ignore\": []}}", MC_CORRUPT,
+	    "quantization_config", "has no config_groups");
+}
+
 #ifdef MC_FAULTS
 /* Whichever allocation fails: NO_MEMORY, nothing lost, nothing freed twice. */
 static void out_of_memory(void **state)
@@ -468,6 +531,7 @@ int main(void)
 	    cmocka_unit_test(presets),
 	    cmocka_unit_test(needs_data),
 	    cmocka_unit_test(older_configs),
+	    cmocka_unit_test(configs_of_other_times_and_programs),
 #ifdef MC_FAULTS
 	    cmocka_unit_test(out_of_memory),
 #endif
