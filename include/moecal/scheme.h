@@ -22,6 +22,7 @@ struct mc_quant_args {
 	bool symmetric;
 	enum mc_strategy strategy;
 	int64_t group_size;          /* as written: > 0, -1 or 0 = null */
+	bool group_size_zero;        /* not null but 0, for which no strategy has a use */
 	uint64_t block_rows, block_cols; /* 0 = null */
 	enum mc_dynamic dynamic;
 	char actorder[16];           /* "", "weight" or "static" */

@@ -48,7 +48,6 @@ struct reading {
 	const struct mc_scheme_reader *reader;
 	struct mc_problems *problems; /* the reader's */
 	unsigned bad;
-	bool zero_group; /* group_size is 0, which only strategies without groups may have */
 };
 
 /* --- values ----------------------------------------------------------------------------------- */
@@ -146,7 +145,7 @@ static void read_group_size(struct reading *r)
 		r->bad |= BAD_GROUP;
 	} else {
 		r->args->group_size = size;
-		r->zero_group = size == 0;
+		r->args->group_size_zero = size == 0;
 	}
 }
 
@@ -156,7 +155,7 @@ static void read_strategy(struct reading *r)
 	unsigned strategy;
 
 	if (mc_json_is_null(field.value)) {
-		if (r->zero_group) {
+		if (r->args->group_size_zero) {
 			mc_problems_add(r->problems, r->pointer,
 			    "group_size 0 says no strategy; needed a positive number, "
 			    "-1 (one group a row) or null");
@@ -498,7 +497,9 @@ struct mc_json *mc_quant_args_json(const struct mc_quant_args *args, struct mc_e
 	    mc_json_set(json, "block_structure", block_json(args, err), err) &&
 	    mc_json_set(json, "dynamic", dynamic_json(args), err) &&
 	    mc_json_set(json, "group_size",
-		args->group_size == 0 ? mc_json_new_null() : mc_json_new_integer(args->group_size),
+		args->group_size == 0 && !args->group_size_zero
+		    ? mc_json_new_null()
+		    : mc_json_new_integer(args->group_size),
 		err) &&
 	    mc_json_set(json, "num_bits", mc_json_new_integer(args->num_bits), err) &&
 	    mc_json_set(json, "observer", text_or_null(args->observer), err) &&
