@@ -291,6 +291,12 @@ static bool require_weights(
 	    !require_weight_scales(args, where, err) ||
 	    !mc_weight_observer_make(&observer, args, where, err))
 		return false;
+	if (observer.strict &&
+	    (args->strategy == MC_STRATEGY_TENSOR || args->strategy == MC_STRATEGY_BLOCK))
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "weights: observer %s weighs input channels, which strategies tensor and block "
+		    "mix; needed channel, group or tensor_group, or strict false",
+		    args->observer);
 	if (missing != NULL)
 		return mc_fail(err, MC_UNSUPPORTED, where,
 		    "weights: strategy '%s' is not there yet; needed tensor, "
