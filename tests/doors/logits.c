@@ -136,12 +136,16 @@ static bool match_modules(struct door *door, struct mc_error *err)
 static bool read_shape(const struct door *door, struct linear *linear, struct mc_error *err)
 {
 	const struct mc_ckpt_tensor *weight = find(door, linear->name, "weight"),
+				    *packed = find(door, linear->name, "weight_packed"),
 				    *shape = find(door, linear->name, "weight_shape");
 	int64_t sizes[2] = {0, 0};
 
 	if (shape != NULL && shape->entry->dtype == MC_I64 && shape->entry->bytes == sizeof sizes) {
 		if (!mc_checkpoint_read(&door->checkpoint, shape, 0, sizeof sizes, sizes, err))
 			return false;
+	} else if (packed != NULL && packed->entry->dtype == MC_U8 && packed->entry->rank == 2) {
+		sizes[0] = (int64_t)packed->entry->shape[0];
+		sizes[1] = 2 * (int64_t)packed->entry->shape[1]; /* two values a byte */
 	} else if (weight != NULL && weight->entry->rank == 2) {
 		sizes[0] = (int64_t)weight->entry->shape[0];
 		sizes[1] = (int64_t)weight->entry->shape[1];
@@ -162,8 +166,10 @@ static bool describe(
 
 	(void)split_name(entry->name, linear->name);
 	linear->scheme = door->schemes[scale];
-	linear->dt = entry->dtype;
-	if (!mc_dtype_is_weight(entry->dtype))
+	/* scales of a byte say nothing of the weight, which is restored as BF16 then */
+	bool byte = entry->dtype == MC_F8_E4M3 || entry->dtype == MC_U8;
+	linear->dt = byte ? MC_BF16 : entry->dtype;
+	if (!byte && !mc_dtype_is_weight(entry->dtype))
 		return mc_fail(err, MC_CORRUPT, entry->name, "is %s; needed BF16, F16 or F32",
 		    mc_dtype_name(entry->dtype));
 	return mc_scheme_require_supported(linear->scheme, err) && read_shape(door, linear, err);
