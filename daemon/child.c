@@ -436,7 +436,8 @@ static bool record_end(struct child *child, struct service *service, struct mc_e
 	    .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
 	    .want = child->want,
 	    .finished = folder != NULL && folder_is_finished(folder),
-	    .out_of_memory = memory_kills() > child->kills,
+	    .out_of_memory = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
+			     memory_kills() > child->kills,
 	    .error_code = child->error_code,
 	    .error_detail = child->error_detail,
 	    .last_words = child->last_words,

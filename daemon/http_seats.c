@@ -3,14 +3,18 @@
  */
 #include "http_seats.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
 #include "moecal/alloc.h"
 
+#define JUST_CAME_MS 100 /* who connected so lately may still be about to ask */
+#define SLOW_MS 1000
+
 struct seat {
-	bool taken, upload, cut;
+	bool taken, upload, cut, gone;
 	int fd;
 	enum seat_phase phase;
 	int64_t began;  /* the connection, or the end of the answer before */
@@ -21,21 +25,22 @@ struct seat {
 struct seats {
 	pthread_mutex_t lock;
 	unsigned taken;
-	size_t count;
+	size_t limit, count; /* count: with the reserve */
 	struct seat *items;
 };
 
-struct seats *seats_new(size_t count, struct mc_error *err)
+struct seats *seats_new(size_t count, size_t reserve, struct mc_error *err)
 {
 	struct seats *seats = mc_alloc(1, sizeof(*seats), "seats", err);
 	if (!seats)
 		return NULL;
-	seats->items = mc_alloc(count, sizeof(*seats->items), "seats", err);
+	seats->items = mc_alloc(count + reserve, sizeof(*seats->items), "seats", err);
 	if (!seats->items) {
 		free(seats);
 		return NULL;
 	}
-	seats->count = count;
+	seats->limit = count;
+	seats->count = count + reserve;
 	pthread_mutex_init(&seats->lock, NULL);
 	return seats;
 }
@@ -83,6 +88,11 @@ unsigned seats_count(struct seats *seats)
 bool seats_full(struct seats *seats)
 {
 	return seats_count(seats) >= seats->count;
+}
+
+bool seats_are_over(struct seats *seats)
+{
+	return seats_count(seats) > seats->limit;
 }
 
 void seat_enter(struct seats *seats, struct seat *seat, enum seat_phase phase, int64_t now)
@@ -149,6 +159,59 @@ unsigned seats_cut(struct seats *seats, const struct seat_limits *limits, int64_
 	}
 	pthread_mutex_unlock(&seats->lock);
 	return cut;
+}
+
+/* The seat that has been longest in the phase, for at least so long. */
+static struct seat *longest_in(struct seats *seats, enum seat_phase phase, int64_t least, int64_t now)
+{
+	struct seat *found = NULL;
+	for (size_t i = 0; i < seats->count; i++) {
+		struct seat *seat = &seats->items[i];
+		if (seat->taken && !seat->cut && seat->phase == phase && now - seat->began >= least &&
+		    (!found || seat->began < found->began))
+			found = seat;
+	}
+	return found;
+}
+
+void seats_make_room(struct seats *seats, int64_t now)
+{
+	struct seat *seat = NULL;
+	pthread_mutex_lock(&seats->lock);
+	if (seats->taken >= seats->limit)
+		seat = longest_in(seats, SEAT_WAITING, JUST_CAME_MS, now);
+	if (!seat && seats->taken + 1 >= seats->count)
+		seat = longest_in(seats, SEAT_RECEIVING, SLOW_MS, now);
+	if (seat) {
+		shutdown(seat->fd, SHUT_RDWR);
+		seat->cut = true;
+	}
+	pthread_mutex_unlock(&seats->lock);
+}
+
+unsigned seats_find_gone(struct seats *seats)
+{
+	unsigned found = 0;
+	pthread_mutex_lock(&seats->lock);
+	for (size_t i = 0; i < seats->count; i++) {
+		struct seat *seat = &seats->items[i];
+		struct pollfd look = {.fd = seat->fd, .events = POLLRDHUP};
+		if (!seat->taken || seat->gone || seat->phase != SEAT_ANSWERING ||
+		    poll(&look, 1, 0) != 1)
+			continue;
+		seat->gone = true;
+		found++;
+	}
+	pthread_mutex_unlock(&seats->lock);
+	return found;
+}
+
+bool seat_is_gone(struct seats *seats, const struct seat *seat)
+{
+	pthread_mutex_lock(&seats->lock);
+	bool gone = seat->gone;
+	pthread_mutex_unlock(&seats->lock);
+	return gone;
 }
 
 void seats_dismiss(struct seats *seats, int64_t quiet_ms, int64_t now)
