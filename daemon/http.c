@@ -269,12 +269,8 @@ static enum MHD_Result on_accept(void *cls, const struct sockaddr *address, sock
 	const struct http_listener *listener = cls;
 	(void)address;
 	(void)length;
-	struct seats *seats = listener->server->seats;
-	seats_make_room(seats, monotonic_ms());
-	/* who was sent away needs a moment to be gone */
-	for (int i = 0; i < 20 && seats_full(seats); i++)
-		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-	return seats_full(seats) ? MHD_NO : MHD_YES;
+	seats_make_room(listener->server->seats, monotonic_ms());
+	return seats_full(listener->server->seats) ? MHD_NO : MHD_YES;
 }
 
 static void on_connection(void *cls, struct MHD_Connection *connection, void **socket_context,
@@ -322,7 +318,7 @@ static bool start_listener(struct http_listener *listener, struct mc_error *err)
 	listener->mhd = MHD_start_daemon(flags, 0, on_accept, listener, on_request, listener,
 	    MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,                 /* first: it hears the others */
 	    MHD_OPTION_LISTEN_SOCKET, listener->fd,                   /* */
-	    MHD_OPTION_CONNECTION_LIMIT, (unsigned)settings->connections + RESERVE, /* */
+	    MHD_OPTION_CONNECTION_LIMIT, (unsigned)settings->connections + 4 * RESERVE, /* ours is lower */
 	    MHD_OPTION_CONNECTION_TIMEOUT, silence,                   /* for those who do not read */
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES,     /* */
 	    MHD_OPTION_CONNECTION_MEMORY_INCREMENT, READ_BYTES,       /* */

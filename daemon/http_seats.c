@@ -24,8 +24,9 @@ struct seat {
 
 struct seats {
 	pthread_mutex_t lock;
-	unsigned taken;
-	size_t limit, count; /* count: with the reserve */
+	unsigned taken;   /* slots with a connection */
+	unsigned counted; /* of these, not sent away: the library takes its time to let go of those */
+	size_t limit, allowed, count; /* the setting; with the reserve; slots */
 	struct seat *items;
 };
 
@@ -34,13 +35,14 @@ struct seats *seats_new(size_t count, size_t reserve, struct mc_error *err)
 	struct seats *seats = mc_alloc(1, sizeof(*seats), "seats", err);
 	if (!seats)
 		return NULL;
-	seats->items = mc_alloc(count + reserve, sizeof(*seats->items), "seats", err);
+	seats->items = mc_alloc(count + 3 * reserve, sizeof(*seats->items), "seats", err);
 	if (!seats->items) {
 		free(seats);
 		return NULL;
 	}
 	seats->limit = count;
-	seats->count = count + reserve;
+	seats->allowed = count + reserve;
+	seats->count = count + 3 * reserve;
 	pthread_mutex_init(&seats->lock, NULL);
 	return seats;
 }
@@ -64,6 +66,7 @@ struct seat *seats_take(struct seats *seats, int fd, int64_t now)
 	if (found) {
 		*found = (struct seat){.taken = true, .fd = fd, .began = now, .active = now};
 		seats->taken++;
+		seats->counted++;
 	}
 	pthread_mutex_unlock(&seats->lock);
 	return found;
@@ -72,6 +75,7 @@ struct seat *seats_take(struct seats *seats, int fd, int64_t now)
 void seats_leave(struct seats *seats, struct seat *seat)
 {
 	pthread_mutex_lock(&seats->lock);
+	seats->counted -= !seat->cut;
 	*seat = (struct seat){.fd = -1};
 	seats->taken--;
 	pthread_mutex_unlock(&seats->lock);
@@ -87,12 +91,18 @@ unsigned seats_count(struct seats *seats)
 
 bool seats_full(struct seats *seats)
 {
-	return seats_count(seats) >= seats->count;
+	pthread_mutex_lock(&seats->lock);
+	bool full = seats->counted >= seats->allowed || seats->taken >= seats->count;
+	pthread_mutex_unlock(&seats->lock);
+	return full;
 }
 
 bool seats_are_over(struct seats *seats)
 {
-	return seats_count(seats) > seats->limit;
+	pthread_mutex_lock(&seats->lock);
+	bool over = seats->counted > seats->limit;
+	pthread_mutex_unlock(&seats->lock);
+	return over;
 }
 
 void seat_enter(struct seats *seats, struct seat *seat, enum seat_phase phase, int64_t now)
@@ -143,6 +153,14 @@ static bool is_late(const struct seat *seat, const struct seat_limits *limits, i
 	       (seat->until != 0 && now >= seat->until);
 }
 
+/* Hangs up; the connection's thread wakes, sees the end and leaves. */
+static void send_away(struct seats *seats, struct seat *seat, int how)
+{
+	shutdown(seat->fd, how);
+	seat->cut = true;
+	seats->counted--;
+}
+
 unsigned seats_cut(struct seats *seats, const struct seat_limits *limits, int64_t now)
 {
 	unsigned cut = 0;
@@ -151,9 +169,7 @@ unsigned seats_cut(struct seats *seats, const struct seat_limits *limits, int64_
 		struct seat *seat = &seats->items[i];
 		if (!seat->taken || seat->cut || !is_late(seat, limits, now))
 			continue;
-		/* the connection's thread wakes, sees the end and leaves */
-		shutdown(seat->fd, SHUT_RDWR);
-		seat->cut = true;
+		send_away(seats, seat, SHUT_RDWR);
 		if (seat->phase == SEAT_RECEIVING)
 			cut++;
 	}
@@ -178,14 +194,12 @@ void seats_make_room(struct seats *seats, int64_t now)
 {
 	struct seat *seat = NULL;
 	pthread_mutex_lock(&seats->lock);
-	if (seats->taken >= seats->limit)
+	if (seats->counted >= seats->limit)
 		seat = longest_in(seats, SEAT_WAITING, JUST_CAME_MS, now);
-	if (!seat && seats->taken + 1 >= seats->count)
+	if (!seat && seats->counted + 1 >= seats->allowed)
 		seat = longest_in(seats, SEAT_RECEIVING, SLOW_MS, now);
-	if (seat) {
-		shutdown(seat->fd, SHUT_RDWR);
-		seat->cut = true;
-	}
+	if (seat)
+		send_away(seats, seat, SHUT_RDWR);
 	pthread_mutex_unlock(&seats->lock);
 }
 
@@ -223,8 +237,7 @@ void seats_dismiss(struct seats *seats, int64_t quiet_ms, int64_t now)
 		    now - seat->active < quiet_ms)
 			continue;
 		/* only the reading side: a request that is already here still gets its answer */
-		shutdown(seat->fd, SHUT_RD);
-		seat->cut = true;
+		send_away(seats, seat, SHUT_RD);
 	}
 	pthread_mutex_unlock(&seats->lock);
 }
