@@ -18,6 +18,7 @@ const struct route routes[] = {
     {HTTP_GET, "/v1/jobs/{id}", SCOPE_READ, BODY_NONE, job_get},
     {HTTP_DELETE, "/v1/jobs/{id}", SCOPE_SUBMIT, BODY_NONE, job_delete},
     {HTTP_POST, "/v1/jobs/{id}/cancel", SCOPE_SUBMIT, BODY_JSON, job_cancel},
+    {HTTP_POST, "/v1/jobs/{id}/derive", SCOPE_SUBMIT, BODY_JSON, job_derive},
     {HTTP_GET, "/v1/jobs/{id}/events", SCOPE_READ, BODY_NONE, job_events},
     {HTTP_GET, "/v1/jobs/{id}/coverage", SCOPE_READ, BODY_NONE, job_coverage},
     {HTTP_GET, "/v1/jobs/{id}/statistics", SCOPE_READ, BODY_NONE, job_statistics},
