@@ -3,10 +3,11 @@
  */
 #include "api.h"
 
-#define ROUTE "POST /v1/jobs" /* what is made is a job like any other, and is forgotten like one */
+#define ROUTE "POST /v1/jobs" /* what is made is a job like any other, and is forgotten like one   \
+			       */
 
-/* What was asked, of which job: the same key with the same again is one job, also when the source is
- * gone meanwhile. */
+/* What was asked, of which job: the same key with the same again is one job, also when the source
+ * is gone meanwhile. */
 static bool fingerprint_of(const char *source, const struct mc_json *body,
     char ret_hex[MC_SHA256_HEX], struct mc_error *err)
 {
@@ -25,8 +26,8 @@ static bool require_succeeded(const struct job_row *source, struct http_response
 		return true;
 	if (job_state_is_final(source->state))
 		problem_reply(response, PROBLEM_STATE,
-		    "job %s has not succeeded, it is %s: there is nothing to derive from", source->id,
-		    job_state_name(source->state));
+		    "job %s has not succeeded, it is %s: there is nothing to derive from",
+		    source->id, job_state_name(source->state));
 	else
 		problem_reply(response, PROBLEM_NOT_FINISHED, "the job is %s; wait for its end",
 		    job_state_name(source->state));
