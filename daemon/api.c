@@ -411,6 +411,8 @@ static void reply_refusal(struct service *service, const struct mc_json *said,
 		problem_reply(response, PROBLEM_UNSUPPORTED, "%s", detail);
 	else if (strcmp(name, mc_code_name(MC_NO_MEMORY)) == 0)
 		problem_reply(response, PROBLEM_TOO_BIG, "%s", detail);
+	else if (strcmp(name, mc_code_name(MC_CONFLICT)) == 0)
+		problem_reply(response, PROBLEM_STATE, "%s", detail);
 	else if (strcmp(name, mc_code_name(MC_CANCELED)) == 0)
 		problem_reply(response, PROBLEM_DRAINING, "ask again when it runs");
 	else if (strcmp(name, mc_code_name(MC_IO)) == 0 ||

@@ -88,10 +88,15 @@ struct job_request {
 	struct mc_json *plan;   /* after job_request_plan */
 	int64_t priority, deadline_ms, keep_ms;
 	uint64_t memory_bytes, disk_bytes, memory_given;
+	char source[ID_SIZE]; /* the job that it is derived from; "" */
 };
 /* All errors at once; replied. */
 bool job_request_parse(struct job_request *job, struct service *service, const struct mc_json *json,
     struct http_response *response) MC_CHECKED;
+/* The source's spec with another recipe: the child reads only what differs. Replied: all errors at
+ * once; 409 when the source has nothing that this recipe could be made of. */
+bool job_request_derive(struct job_request *job, struct service *service, const struct job_row *source,
+    const struct mc_json *json, struct http_response *response) MC_CHECKED;
 void job_request_release(struct job_request *job);
 /* Asks for the plan; replies when it cannot be made. */
 bool job_request_plan(struct job_request *job, struct service *service, struct http_response *response) MC_CHECKED;
@@ -101,6 +106,12 @@ bool job_request_fits(const struct job_request *job, struct service *service, en
 
 /* --- jobs -------------------------------------------------------------------------------------- */
 
+/* Plans the job and puts it into the queue; replies 201, also when the key made it before. */
+void job_request_submit(struct service *service, struct job_request *job,
+    const struct idempotency *idempotency, struct http_response *response);
+/* Replies 201 with the job of this id. */
+void job_reply_created(
+    struct service *service, const char *id, bool replayed, struct http_response *response);
 struct mc_json *job_json(const struct job_row *row, struct mc_error *err) MC_CHECKED;
 /* The job of the path; replies 404 otherwise. Released by the caller when true. */
 bool api_job(struct service *service, const struct http_request *request, struct job_row *ret,
@@ -111,7 +122,7 @@ bool api_job(struct service *service, const struct http_request *request, struct
 http_handler models_post, models_list, model_get, model_delete;
 http_handler datasets_post, datasets_list, dataset_get, dataset_delete;
 http_handler plans_post;
-http_handler jobs_post, jobs_list, job_get, job_delete, job_cancel;
+http_handler jobs_post, jobs_list, job_get, job_delete, job_cancel, job_derive;
 http_handler job_events;
 http_handler job_coverage, job_statistics, job_quantization, job_verdict;
 http_handler job_artifacts, job_artifact;

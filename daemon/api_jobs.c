@@ -16,12 +16,25 @@
 
 static bool add_links(struct mc_json *job, const char *id, struct mc_error *err)
 {
-	static const char *const names[] = {"cancel", "events", "coverage", "statistics",
+	static const char *const names[] = {"cancel", "derive", "events", "coverage", "statistics",
 	    "quantization", "verdict", "artifacts"};
 	bool ok = api_link(job, "self", err, "/v1/jobs/%s", id);
 
 	for (size_t i = 0; ok && i < sizeof names / sizeof *names; i++)
 		ok = api_link(job, names[i], err, "/v1/jobs/%s/%s", id, names[i]);
+	return ok;
+}
+
+/* The job whose statistics it uses, or null. */
+static bool add_source(struct mc_json *job, const struct job_row *row, struct mc_error *err)
+{
+	struct mc_json *request = mc_json_parse(row->request, strlen(row->request), "request", err);
+	const struct mc_json *source = mc_json_get(request, "derived_from");
+	bool ok = request != NULL && mc_json_set(job, "derived_from",
+					 source != NULL ? mc_json_copy(source, err)
+							: mc_json_new_null(),
+					 err);
+	mc_json_free(request);
 	return ok;
 }
 
@@ -32,7 +45,7 @@ struct mc_json *job_json(const struct job_row *row, struct mc_error *err)
 		  mc_json_set(job, "state", mc_json_new_string(job_state_name(row->state)), err) &&
 		  api_set_document(job, "reason", row->reason, err) &&
 		  api_set_document(job, "spec", row->spec, err) &&
-		  api_set_document(job, "plan", row->plan, err) &&
+		  add_source(job, row, err) && api_set_document(job, "plan", row->plan, err) &&
 		  api_set_document(job, "progress", row->progress, err) &&
 		  mc_json_set(job, "attempt", mc_json_new_integer(row->attempt), err) &&
 		  mc_json_set(job, "crashes", mc_json_new_integer(row->crashes), err) &&
@@ -252,7 +265,7 @@ void plans_post(
 	job_request_release(&job);
 }
 
-static void reply_created(
+void job_reply_created(
     struct service *service, const char *id, bool replayed, struct http_response *response)
 {
 	struct job_row row;
@@ -272,23 +285,28 @@ static void reply_created(
 		http_set_header(response, "Idempotency-Replayed", "true");
 }
 
-/* What the runner hands to the child: {"spec", "inputs"}. */
+/* What the runner hands to the child: {"spec", "inputs"}, and "derived_from" of a derived job. */
 static char *request_text(const struct job_request *job, struct mc_error *err)
 {
 	struct mc_json *root = mc_json_new_object();
 	char *text = NULL;
 
 	if (mc_json_set(root, "spec", mc_json_copy(job->spec, err), err) &&
-	    mc_json_set(root, "inputs", mc_json_copy(job->inputs, err), err))
+	    mc_json_set(root, "inputs", mc_json_copy(job->inputs, err), err) &&
+	    (job->source[0] == '\0' ||
+		mc_json_set(root, "derived_from", mc_json_new_string(job->source), err)))
 		text = api_text(root, err);
 	mc_json_free(root);
 	return text;
 }
 
+/* What must stay until the job is finished. */
 static size_t registered_inputs(const struct job_request *job, struct job_input *inputs)
 {
 	size_t count = 0;
 
+	if (job->source[0] != '\0')
+		inputs[count++] = (struct job_input){"job", job->source};
 	for (size_t i = 0; i < mc_json_size(job->inputs); i++) {
 		const struct mc_json *one = mc_json_at(job->inputs, i);
 		if (mc_json_bool(mc_json_get(one, "registered")))
@@ -316,7 +334,7 @@ static bool add_row(struct service *service, const struct job_request *job,
 	    .disk_bytes = (int64_t)job->disk_bytes,
 	    .created_ms = now_ms()};
 	struct job_input *inputs =
-	    mc_alloc(mc_json_size(job->inputs) + 1, sizeof *inputs, "inputs", err);
+	    mc_alloc(mc_json_size(job->inputs) + 2, sizeof *inputs, "inputs", err);
 	bool ok = row.principal != NULL && row.spec != NULL && row.request != NULL &&
 		  row.plan != NULL && inputs != NULL &&
 		  id_make("job", row.created_ms, row.id, err) &&
@@ -343,7 +361,7 @@ static bool require_room(struct service *service, struct http_response *response
 	       api_was_added(service, ADD_FULL, "job", "", response);
 }
 
-static void submit(struct service *service, struct job_request *job,
+void job_request_submit(struct service *service, struct job_request *job,
     const struct idempotency *idempotency, struct http_response *response)
 {
 	enum problem problem;
@@ -360,7 +378,7 @@ static void submit(struct service *service, struct job_request *job,
 		api_reply_error(response, &err);
 	} else if (api_was_added(service, added, "job", "", response)) {
 		runner_wake(service->runner);
-		reply_created(service, id, added == ADDED_BEFORE, response);
+		job_reply_created(service, id, added == ADDED_BEFORE, response);
 	}
 }
 
@@ -382,9 +400,9 @@ void jobs_post(struct service *service, struct http_request *request, struct htt
 	    !store_idempotency_find(service->store, &idempotency, &added, made, &err))
 		api_reply_error(response, &err);
 	else if (added == ADDED_BEFORE)
-		reply_created(service, made, true, response);
+		job_reply_created(service, made, true, response);
 	else if (api_was_added(service, added, "job", "", response))
-		submit(service, &job, &idempotency, response);
+		job_request_submit(service, &job, &idempotency, response);
 	job_request_release(&job);
 }
 
@@ -438,13 +456,29 @@ void job_cancel(struct service *service, struct http_request *request, struct ht
 	job_row_release(&row);
 }
 
+static bool is_final(struct service *service, const char *id)
+{
+	struct job_row row;
+	struct mc_error err;
+
+	mc_error_init(&err);
+	if (!store_job_get(service->store, id, &row, &err))
+		return false;
+	bool final = job_state_is_final(row.state);
+	job_row_release(&row);
+	return final;
+}
+
 void job_delete(struct service *service, struct http_request *request, struct http_response *response)
 {
 	struct mc_error err;
 
 	mc_error_init(&err);
 	if (!store_job_delete(service->store, request->parameters[0], &err)) {
-		api_reply_error(response, &err);
+		if (err.code == MC_CONFLICT && is_final(service, request->parameters[0]))
+			problem_reply(response, PROBLEM_IN_USE, "%s", err.text);
+		else
+			api_reply_error(response, &err);
 		return;
 	}
 	/* what cannot be removed now is swept at the next start */

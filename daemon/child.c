@@ -24,6 +24,12 @@
 #define MAX_LOG ((uint64_t)1 << 20)
 #define MAX_REQUEST ((size_t)16 << 20)
 
+static const char *text_of(const struct mc_json *object, const char *key)
+{
+	const struct mc_json *value = mc_json_get(object, key);
+	return mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL) : "";
+}
+
 /* --- starting ----------------------------------------------------------------------------------
  */
 
@@ -67,6 +73,24 @@ static size_t alias_options(const struct mc_json *inputs, char **argv, size_t co
 	return count;
 }
 
+/* The words that say what the child makes; *ret_owned is to be freed. */
+static size_t first_words(struct service *service, const struct mc_json *request, char **argv,
+    char **ret_owned, struct mc_error *err)
+{
+	const char *source = text_of(request, "derived_from");
+	size_t count = 0;
+
+	argv[count++] = service->program;
+	if (source[0] == '\0') {
+		argv[count++] = (char *)"run";
+		return count;
+	}
+	*ret_owned = state_job_path(service->settings.state, source, "folder", err);
+	argv[count++] = (char *)"derive";
+	argv[count++] = *ret_owned;
+	return count;
+}
+
 static bool spawn(struct child *child, struct service *service, const struct mc_json *request,
     const char *request_path, const char *folder, struct mc_error *err)
 {
@@ -75,16 +99,17 @@ static bool spawn(struct child *child, struct service *service, const struct mc_
 	char **argv = mc_alloc(
 	    16 + 2 * (service->settings.allow.count + 1 + aliases), sizeof *argv, "options", err);
 	char **owned = mc_alloc(aliases + 1, sizeof *owned, "options", err);
-	char *uploads = mc_format(err, "%s/datasets", service->settings.state);
+	char *source = NULL, *uploads = mc_format(err, "%s/datasets", service->settings.state);
 	char parent[32];
 	bool ok = argv != NULL && owned != NULL && uploads != NULL;
 
 	if (ok) {
 		snprintf(parent, sizeof parent, "%ld", (long)getpid());
-		const char *const fixed[] = {service->program, "run", request_path, "-o", folder,
-		    "--json", "--parent", parent};
-		for (; count < sizeof fixed / sizeof *fixed; count++)
-			argv[count] = (char *)fixed[count];
+		const char *const fixed[] = {
+		    request_path, "-o", folder, "--json", "--parent", parent};
+		count = first_words(service, request, argv, &source, err);
+		for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+			argv[count++] = (char *)fixed[i];
 		count = input_allow_options(service, uploads, argv, count);
 		count = alias_options(inputs, argv, count, owned, &owned_count, err);
 		ok = err->code == MC_OK && executor_start(&child->process, argv, -1, err);
@@ -93,6 +118,7 @@ static bool spawn(struct child *child, struct service *service, const struct mc_
 		free(owned[i]);
 	free(owned);
 	free(argv);
+	free(source);
 	free(uploads);
 	return ok;
 }
@@ -162,12 +188,6 @@ void child_release(struct child *child)
 
 /* --- events ------------------------------------------------------------------------------------
  */
-
-static const char *text_of(const struct mc_json *object, const char *key)
-{
-	const struct mc_json *value = mc_json_get(object, key);
-	return mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL) : "";
-}
 
 static double number_of(const struct mc_json *object, const char *key)
 {

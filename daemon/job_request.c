@@ -14,6 +14,7 @@
 #include "state.h"
 
 #include "moecal/alloc.h"
+#include "moecal/derive.h"
 #include "moecal/plan.h"
 #include "moecal/spec.h"
 
@@ -280,6 +281,82 @@ static bool parse(struct job_request *job, struct service *service, const struct
 	return ok;
 }
 
+/* What `moecal derive` reads: all else is in the source's folder. */
+static bool keep_changes(struct job_request *job, struct mc_error *err)
+{
+	static const char *const keys[] = {"recipe", "threads", "memory_bytes", "metadata"};
+	struct mc_json *changes = mc_json_new_object();
+
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+		if (!mc_json_set(changes, keys[i], mc_json_copy(mc_json_get(job->spec, keys[i]), err),
+			err)) {
+			mc_json_free(changes);
+			return false;
+		}
+	mc_json_free(job->spec);
+	job->spec = changes;
+	return true;
+}
+
+/* given: the body without keys of the queue. */
+static bool parse_changes(struct job_request *job, struct service *service,
+    const struct mc_source *source, const struct mc_json *given, struct mc_problems *problems,
+    struct mc_error *err)
+{
+	struct mc_spec spec = {0};
+	struct mc_json *whole = mc_source_spec(source, given, problems, err);
+	bool ok = whole != NULL;
+
+	if (ok && mc_json_get(given, "metadata") == NULL) /* labels are of one job */
+		ok = mc_json_set(whole, "metadata", mc_json_new_object(), err);
+	if (ok && problems->total == 0)
+		ok = mc_spec_parse(&spec, whole, problems, err);
+	if (ok && problems->total == 0) {
+		job->inputs = mc_json_new_array();
+		ok = find_input(job, service, RESOURCE_MODEL, spec.model, "/model", problems, err);
+	}
+	if (ok && problems->total == 0)
+		ok = write_specs(job, service, &spec, err) && keep_changes(job, err);
+	mc_spec_release(&spec);
+	mc_json_free(whole);
+	return ok;
+}
+
+static bool parse_derived(struct job_request *job, struct service *service,
+    const struct job_row *row, const struct mc_json *json, struct mc_problems *problems,
+    struct mc_error *err)
+{
+	struct mc_source source = {.spec = mc_json_parse(row->spec, strlen(row->spec), "spec", err)};
+	struct mc_json *given = mc_json_copy(json, err);
+	bool ok = source.spec != NULL && given != NULL;
+
+	if (ok && mc_json_type(given) != MC_JSON_OBJECT) {
+		mc_problems_add(problems, "", "must be an object, not %s",
+		    mc_json_type_name(mc_json_type(given)));
+	} else if (ok) {
+		take_queue_keys(job, service, given, problems);
+		for (size_t i = 0; i < QUEUE_KEYS; i++)
+			mc_json_remove(source.spec, queue_keys[i]);
+		ok = parse_changes(job, service, &source, given, problems, err);
+	}
+	mc_json_free(source.spec);
+	mc_json_free(given);
+	return ok;
+}
+
+/* A problem of /dataset is none of the request: the source ran without data. */
+static void reply_problems(const struct mc_problems *problems, struct http_response *response)
+{
+	for (size_t i = 0; i < problems->count; i++)
+		if (strcmp(problems->items[i].pointer, "/dataset") == 0) {
+			problem_reply(response, PROBLEM_STATE,
+			    "the job ran without data, so it has no statistics of inputs, and the "
+			    "recipe has static activations");
+			return;
+		}
+	problem_reply_fields(response, problems);
+}
+
 /* Files that are not those that were registered would make the answer about something else. */
 static bool require_unchanged(
     const struct job_request *job, struct service *service, struct http_response *response)
@@ -323,6 +400,28 @@ bool job_request_parse(struct job_request *job, struct service *service, const s
 	return ok;
 }
 
+bool job_request_derive(struct job_request *job, struct service *service, const struct job_row *source,
+    const struct mc_json *json, struct http_response *response)
+{
+	struct mc_problems problems;
+	struct mc_error err;
+
+	*job = (struct job_request){0};
+	snprintf(job->source, sizeof job->source, "%s", source->id);
+	mc_error_init(&err);
+	mc_problems_init(&problems);
+	bool ok = parse_derived(job, service, source, json, &problems, &err);
+	if (!ok)
+		api_reply_error(response, &err);
+	else if (problems.total > 0)
+		reply_problems(&problems, response);
+	ok = ok && problems.total == 0 && require_unchanged(job, service, response);
+	mc_problems_release(&problems);
+	if (!ok)
+		job_request_release(job);
+	return ok;
+}
+
 void job_request_release(struct job_request *job)
 {
 	mc_json_free(job->answer);
@@ -345,15 +444,22 @@ static const char **plan_words(struct job_request *job, struct service *service,
     char **owned, struct mc_error *err)
 {
 	size_t inputs = mc_json_size(job->inputs), count = 0;
-	const char **words = mc_alloc(8 + 2 * inputs, sizeof *words, "options", err);
+	const char **words = mc_alloc(10 + 2 * inputs, sizeof *words, "options", err);
 	double gflops = atomic_load(&service->gflops);
 
 	if (words == NULL)
 		return NULL;
-	words[count++] = "plan";
+	if (job->source[0] != '\0') {
+		owned[inputs] = state_job_path(service->settings.state, job->source, "folder", err);
+		words[count++] = "derive";
+		words[count++] = owned[inputs];
+		words[count++] = "--plan";
+	} else {
+		words[count++] = "plan";
+	}
 	words[count++] = "-";
 	words[count++] = "--json";
-	if (gflops > 0) {
+	if (gflops > 0 && job->source[0] == '\0') {
 		snprintf(rate, 32, "%.3f", gflops);
 		words[count++] = "--gflops";
 		words[count++] = rate;
@@ -394,7 +500,7 @@ bool job_request_plan(
 
 	mc_error_init(&err);
 	mc_buf_init(&input, (size_t)64 << 20);
-	char **owned = mc_alloc(inputs + 1, sizeof *owned, "options", &err);
+	char **owned = mc_alloc(inputs + 1, sizeof *owned, "options", &err); /* one for the source */
 	const char **words = owned == NULL ? NULL : plan_words(job, service, rate, owned, &err);
 	bool ok = words != NULL && err.code == MC_OK &&
 		  mc_json_write(job->spec, MC_JSON_COMPACT, &input, &err);
@@ -406,7 +512,7 @@ bool job_request_plan(
 		problem_reply_error(response, &err);
 		ok = false;
 	}
-	for (size_t i = 0; owned != NULL && i < inputs; i++)
+	for (size_t i = 0; owned != NULL && i <= inputs; i++)
 		free(owned[i]);
 	free(owned);
 	free(words);

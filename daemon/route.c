@@ -26,6 +26,7 @@ const struct route routes[] = {
 	.query = QUERY("wait")},
     {HTTP_DELETE, "/v1/jobs/{id}", SCOPE_SUBMIT, BODY_NONE, job_delete, .query = NULL},
     {HTTP_POST, "/v1/jobs/{id}/cancel", SCOPE_SUBMIT, BODY_JSON, job_cancel, .query = NULL},
+    {HTTP_POST, "/v1/jobs/{id}/derive", SCOPE_SUBMIT, BODY_JSON, job_derive, .query = NULL},
     {HTTP_GET, "/v1/jobs/{id}/events", SCOPE_READ, BODY_NONE, job_events,
 	.query = QUERY("limit", "cursor", "type")},
     {HTTP_GET, "/v1/jobs/{id}/coverage", SCOPE_READ, BODY_NONE, job_coverage, .query = NULL},

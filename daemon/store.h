@@ -78,7 +78,7 @@ enum store_added {
 };
 
 struct job_input {
-	const char *kind, *id; /* "model" or "dataset", a registered one */
+	const char *kind, *id; /* "model" or "dataset", a registered one; "job": derived from it */
 };
 
 /* A queued job: id, principal, spec, request, plan, priority, deadline_ms, keep_ms, memory_bytes,
@@ -127,9 +127,9 @@ bool store_job_progress(struct store *store, const char *id, const struct mc_jso
  * be NULL. */
 bool store_job_event(struct store *store, const char *id, const char *type, const struct mc_json *data,
     const struct mc_json *progress, struct mc_error *err) MC_CHECKED;
-/* CONFLICT unless finished. */
+/* CONFLICT unless finished, and while a job that is not is derived from it. */
 bool store_job_delete(struct store *store, const char *id, struct mc_error *err) MC_CHECKED;
-/* Finished jobs whose time is over: id of one, NOT_FOUND when there is none. */
+/* Finished jobs whose time is over and that none is derived from now: id of one, NOT_FOUND when there is none. */
 bool store_job_expired(struct store *store, int64_t now, char ret_id[ID_SIZE], struct mc_error *err) MC_CHECKED;
 /* At start: running -> queued, canceling -> canceled. */
 bool store_recover(struct store *store, int64_t now, size_t *ret_jobs, struct mc_error *err) MC_CHECKED;

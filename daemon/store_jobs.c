@@ -121,7 +121,10 @@ static bool insert_inputs(struct store *store, int64_t seq, const struct job_inp
 		if (!store_run(store, s, NULL, err))
 			return false;
 		/* deleted since the caller looked at it? */
-		s = store_statement(store, "SELECT 1 FROM resource WHERE kind = ? AND id = ?", err);
+		s = store_statement(store,
+		    "SELECT 1 FROM resource WHERE kind = ?1 AND id = ?2 UNION ALL"
+		    " SELECT 1 FROM job WHERE ?1 = 'job' AND id = ?2",
+		    err);
 		bool there = false;
 		if (s == NULL)
 			return false;
@@ -469,6 +472,28 @@ bool store_job_event(struct store *store, const char *id, const char *type,
 /* --- ending ------------------------------------------------------------------------------------
  */
 
+/* A derived job reads its source's folder until it is finished. */
+static bool require_no_derived(struct store *store, const char *id, struct mc_error *err)
+{
+	sqlite3_stmt *s = store_statement(store,
+	    "SELECT job.id FROM input JOIN job ON job.seq = input.job_seq"
+	    " WHERE input.kind = 'job' AND input.id = ? LIMIT 1",
+	    err);
+	bool row;
+
+	if (s == NULL)
+		return false;
+	bind_text(s, 1, id);
+	if (!store_step(store, s, &row, err))
+		return false;
+	if (!row)
+		return true;
+	(void)mc_fail(err, MC_CONFLICT, id, "job %s is derived from this one and is not finished",
+	    (const char *)sqlite3_column_text(s, 0));
+	sqlite3_reset(s);
+	return false;
+}
+
 static bool delete_job(struct store *store, const char *id, struct mc_error *err)
 {
 	struct job_row row;
@@ -481,6 +506,8 @@ static bool delete_job(struct store *store, const char *id, struct mc_error *err
 	if (!final)
 		return mc_fail(
 		    err, MC_CONFLICT, id, "the job is %s; cancel it first", job_state_name(state));
+	if (!require_no_derived(store, id, err))
+		return false;
 	sqlite3_stmt *s = store_statement(store, "DELETE FROM job WHERE id = ?", err);
 	if (s == NULL)
 		return false;

@@ -32,8 +32,9 @@ bool store_job_expired(struct store *store, int64_t now, char ret_id[ID_SIZE], s
 	if (!store_lock(store, err))
 		return false;
 	sqlite3_stmt *s = store_statement(store,
-	    "SELECT id FROM job WHERE expires_ms > 0 AND expires_ms <= ? ORDER BY expires_ms LIMIT "
-	    "1",
+	    "SELECT id FROM job WHERE expires_ms > 0 AND expires_ms <= ? AND NOT EXISTS"
+	    " (SELECT 1 FROM input WHERE input.kind = 'job' AND input.id = job.id)"
+	    " ORDER BY expires_ms LIMIT 1",
 	    err);
 	if (s != NULL)
 		sqlite3_bind_int64(s, 1, now);

@@ -112,19 +112,29 @@ int options_read(const struct option_row *table, int argc, char **argv, const ch
     size_t most, size_t *ret_count);
 
 /* Options common to commands that take a spec; the result is a spec as JSON. */
+struct mc_source;
 struct spec_arguments {
 	struct mc_json *spec; /* owned */
 	const char *output;
+	const char *source; /* a finished job's folder, of commands that take one */
+	bool derives;       /* the first operand is that folder */
+	bool plan_only;     /* --plan, of such commands */
 	struct confinement confinement;
 	bool json, help;
 };
 /* Reads SPEC|-, --model, --dataset, --recipe, any --key VALUE of the spec, -o, --json. Returns an
  * exit code, EXIT_DONE when all is well; messages are printed. */
 int spec_arguments_read(struct spec_arguments *arguments, int argc, char **argv);
+/* DIR [SPEC|-] and the same options, besides --plan: of what is derived from DIR. */
+int spec_arguments_read_derived(struct spec_arguments *arguments, int argc, char **argv);
 /* With options of the command's own instead of -o and those of a confinement. */
 int spec_arguments_read_with(struct spec_arguments *arguments, const struct option_row *own,
     int argc, char **argv);
 void spec_arguments_release(struct spec_arguments *arguments);
+/* Runs the job, or shows its plan; source NULL: over its own data. Returns an exit code. */
+int spec_run(struct mc_spec *spec, const struct spec_arguments *arguments, struct mc_source *source);
+int spec_show_plan(
+    struct mc_spec *spec, const struct spec_arguments *arguments, struct mc_source *source);
 
 /* --- output -------------------------------------------------------------------------------------
  */
@@ -175,6 +185,7 @@ void progress_bytes(
 
 int command_run(int argc, char **argv);
 int command_plan(int argc, char **argv);
+int command_derive(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_coverage(int argc, char **argv);

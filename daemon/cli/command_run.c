@@ -7,6 +7,7 @@
 #include "cli.h"
 
 #include "moecal/calibrate.h"
+#include "moecal/derive.h"
 #include "moecal/file.h"
 #include "moecal/statistics.h"
 
@@ -25,7 +26,11 @@ static void print_plan(FILE *out, const struct mc_job *job, const struct mc_plan
 		    plan->experts, plan->experts_per_token);
 	fprintf(out, "\n  recipe      %s: %zu linears get a scheme\n", job->spec->recipe.name,
 	    plan->modules_quantized);
-	if (plan->tokens > 0)
+	if (plan->tokens > 0 && job->source != NULL)
+		fprintf(out,
+		    "  data        as the source job learned it: %zu sequences, %llu tokens\n",
+		    plan->sequences, (unsigned long long)plan->tokens);
+	else if (plan->tokens > 0)
 		fprintf(out, "  data        %zu sequences, %llu tokens; experts see %s\n",
 		    plan->sequences, (unsigned long long)plan->tokens,
 		    mc_job_sees_all(job) ? "all tokens" : "their routed tokens");
@@ -61,9 +66,9 @@ static void describe_coverage(struct display *d, const struct mc_progress *p)
 
 	mc_error_init(&err);
 	if (p->coverage != NULL && mc_coverage_summarise(p->coverage, 1, &s, &err))
-		snprintf(d->progress.coverage, sizeof d->progress.coverage, "experts %llu..%llu tokens, %llu starved",
-		    (unsigned long long)s.min, (unsigned long long)s.max,
-		    (unsigned long long)p->starved_total);
+		snprintf(d->progress.coverage, sizeof d->progress.coverage,
+		    "experts %llu..%llu tokens, %llu starved", (unsigned long long)s.min,
+		    (unsigned long long)s.max, (unsigned long long)p->starved_total);
 }
 
 /* {"event": "progress", ...} on standard output, at most one a second and one a phase. It tells
@@ -164,20 +169,25 @@ static int calibrate(struct mc_job *job, const struct mc_plan *plan, const struc
 }
 
 static int plan_job(struct mc_job *job, struct mc_plan *plan, const struct spec_arguments *a,
-    struct mc_spec *spec, const struct session *session, struct mc_error *err)
+    struct mc_spec *spec, struct mc_source *source, const struct session *session,
+    struct mc_error *err)
 {
-	if (!mc_job_open(job, spec, &session->env, err))
+	/* a derived job multiplies nothing: no rate to measure */
+	double gflops = source != NULL              ? 0
+			: a->confinement.gflops > 0 ? a->confinement.gflops
+						    : MC_PLAN_MEASURE;
+
+	if (source == NULL ? !mc_job_open(job, spec, &session->env, err)
+			   : !mc_job_open_derived(job, spec, source, &session->env, err))
 		return report_error(err, a->json, false);
-	if (!mc_plan_make(plan, job,
-		a->confinement.gflops > 0 ? a->confinement.gflops : MC_PLAN_MEASURE, &session->env,
-		err)) {
+	if (!mc_plan_make(plan, job, gflops, &session->env, err)) {
 		mc_job_close(job);
 		return report_error(err, a->json, false);
 	}
 	return EXIT_DONE;
 }
 
-static int run_spec(struct mc_spec *spec, const struct spec_arguments *a)
+int spec_run(struct mc_spec *spec, const struct spec_arguments *a, struct mc_source *source)
 {
 	struct session session = {.quiet = a->json};
 	struct mc_error err;
@@ -191,7 +201,7 @@ static int run_spec(struct mc_spec *spec, const struct spec_arguments *a)
 	    !session_open(&session, spec->threads, spec->memory_bytes, &err))
 		return report_error(&err, a->json, false);
 	session.env.roots = a->confinement.roots;
-	int code = plan_job(&job, &plan, a, spec, &session, &err);
+	int code = plan_job(&job, &plan, a, spec, source, &session, &err);
 	if (code == EXIT_DONE) {
 		if (!a->json)
 			print_plan(stderr, &job, &plan);
@@ -205,7 +215,7 @@ static int run_spec(struct mc_spec *spec, const struct spec_arguments *a)
 	return code;
 }
 
-static int show_plan(struct mc_spec *spec, const struct spec_arguments *a)
+int spec_show_plan(struct mc_spec *spec, const struct spec_arguments *a, struct mc_source *source)
 {
 	struct session session = {.quiet = true};
 	struct mc_error err;
@@ -216,7 +226,7 @@ static int show_plan(struct mc_spec *spec, const struct spec_arguments *a)
 	if (!session_open(&session, spec->threads, spec->memory_bytes, &err))
 		return report_error(&err, a->json, false);
 	session.env.roots = a->confinement.roots;
-	int code = plan_job(&job, &plan, a, spec, &session, &err);
+	int code = plan_job(&job, &plan, a, spec, source, &session, &err);
 	if (code == EXIT_DONE && a->json) {
 		struct mc_json *json = mc_plan_json(&plan, &err);
 		if (json == NULL || !print_json(json, &err))
@@ -254,7 +264,7 @@ static int with_spec(int argc, char **argv, bool run)
 	else if (problems.total > 0)
 		code = report_problems(&problems, a.json);
 	else
-		code = run ? run_spec(&spec, &a) : show_plan(&spec, &a);
+		code = run ? spec_run(&spec, &a, NULL) : spec_show_plan(&spec, &a, NULL);
 	mc_spec_release(&spec);
 	mc_problems_release(&problems);
 	spec_arguments_release(&a);

@@ -44,6 +44,19 @@ static const struct command commands[] = {
 	SPEC_OPTIONS "  --json\n\nExamples:\n"
 		     "  moecal plan --model Qwen3-30B-A3B --dataset text.jsonl --recipe FP8\n",
 	command_plan},
+    {"derive", "DIR [SPEC|-] -o DIR", "another recipe from a finished job, without its data",
+	"  DIR                  the folder of a finished job (moecal run, moecal fetch)\n"
+	"  --recipe R           a preset name (W4A16, FP8 ...), a recipe file, or YAML text\n"
+	"  SPEC                 recipe, threads, memory_bytes and metadata as JSON or YAML; all "
+	"else is\n"
+	"                       the source job's\n"
+	"  -o, --output DIR     where the results go; resumes when DIR holds a resume/\n"
+	"  --threads N, --memory-bytes N, --metadata JSON\n"
+	"  --plan               only say what it would cost\n"
+	"  --json               events as JSON lines on standard output\n\n"
+	"Examples:\n"
+	"  moecal derive out --recipe FP8 -o out-fp8\n",
+	command_derive},
     {"inspect", "MODEL|DATASET", "what is in a checkpoint, or in a file of data",
 	"  --json\n  --modules            list every module of a checkpoint\n"
 	"  --digest             read it all: sha256 of the checkpoint, its files\n"

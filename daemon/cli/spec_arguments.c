@@ -117,8 +117,7 @@ static bool set_option(struct mc_json *spec, const char *key, const char *text,
 	return mc_json_set(spec, key, value, err);
 }
 
-static int unknown_option(
-    const char *command, const char *option, const struct option_row *own)
+static int unknown_option(const char *command, const char *option, const struct option_row *own)
 {
 	const char *names[MAX_KEYS], *word = option + (option[1] == '-' ? 2 : 1);
 	size_t count = 0;
@@ -150,7 +149,15 @@ static int read_argument(struct spec_arguments *a, const struct option_row *own,
 		a->json = true;
 		return EXIT_DONE;
 	}
+	if (a->derives && strcmp(text, "--plan") == 0) {
+		a->plan_only = true;
+		return EXIT_DONE;
+	}
 	if (text[0] != '-' || strcmp(text, "-") == 0) {
+		if (a->derives && a->source == NULL) {
+			a->source = text;
+			return EXIT_DONE;
+		}
 		if (*file != NULL)
 			return usage_error(
 			    argv[0], "one SPEC is enough: '%s' and '%s' were given", *file, text);
@@ -201,12 +208,7 @@ static bool merge(struct spec_arguments *a, const struct mc_json *options,
 	return mc_json_set(a->spec, "dataset", mc_json_copy(value, err), err);
 }
 
-int spec_arguments_read(struct spec_arguments *a, int argc, char **argv)
-{
-	return spec_arguments_read_with(a, NULL, argc, argv);
-}
-
-int spec_arguments_read_with(
+static int read_arguments(
     struct spec_arguments *a, const struct option_row *own, int argc, char **argv)
 {
 	struct mc_json *options = mc_json_new_object(), *datasets = mc_json_new_array();
@@ -214,11 +216,12 @@ int spec_arguments_read_with(
 	struct mc_error err;
 	int code = EXIT_DONE;
 
-	*a = (struct spec_arguments){0};
 	mc_error_init(&err);
 	for (int i = 1; code == EXIT_DONE && i < argc; i++)
 		code = read_argument(a, own, argc, argv, &i, &file, options, datasets, &err);
-	if (code == EXIT_DONE && file == NULL && mc_json_size(options) == 0 &&
+	if (code == EXIT_DONE && a->derives && a->source == NULL)
+		code = usage_error(argv[0], "DIR is needed: the folder of a finished job");
+	if (code == EXIT_DONE && !a->derives && file == NULL && mc_json_size(options) == 0 &&
 	    mc_json_size(datasets) == 0)
 		code = usage_error(
 		    argv[0], "a SPEC, or --model, --dataset and --recipe, are needed");
@@ -235,6 +238,24 @@ int spec_arguments_read_with(
 	mc_json_free(options);
 	mc_json_free(datasets);
 	return code;
+}
+
+int spec_arguments_read(struct spec_arguments *a, int argc, char **argv)
+{
+	return spec_arguments_read_with(a, NULL, argc, argv);
+}
+
+int spec_arguments_read_with(
+    struct spec_arguments *a, const struct option_row *own, int argc, char **argv)
+{
+	*a = (struct spec_arguments){0};
+	return read_arguments(a, own, argc, argv);
+}
+
+int spec_arguments_read_derived(struct spec_arguments *a, int argc, char **argv)
+{
+	*a = (struct spec_arguments){.derives = true};
+	return read_arguments(a, NULL, argc, argv);
 }
 
 void spec_arguments_release(struct spec_arguments *a)

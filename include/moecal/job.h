@@ -8,8 +8,11 @@
 #include "moecal/model.h"
 #include "moecal/spec.h"
 
+struct mc_source;
+
 struct mc_job {
 	const struct mc_spec *spec; /* borrowed */
+	struct mc_source *source; /* borrowed; statistics come from there (derive.h). NULL: from data */
 	struct mc_model model;
 	struct mc_dataset dataset; /* zeroed when there is none */
 	size_t *scheme; /* [model.modules_count]: index of a scheme or MC_NO_SCHEME; owned */

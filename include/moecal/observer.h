@@ -67,6 +67,9 @@ struct mc_moments {
 struct mc_moments mc_input_stats_moments(const struct mc_input_stats *stats);
 /* per-channel mean square: ret [channels] */
 void mc_input_stats_mean_square(const struct mc_input_stats *stats, float *ret);
+/* Gathers the ranges of all slices in the first one's place, slice_min and slice_max [sequences]; the
+ * others are empty then. Folds give the same before and after. */
+void mc_input_stats_gather(struct mc_input_stats *stats);
 
 /*
  * Ranges of what enters attention, a head and a sequence. Slices of the tap cut heads wherever they
@@ -90,6 +93,9 @@ bool mc_head_ranges_add(struct mc_head_ranges *ranges, const struct mc_tap_slice
  * from several threads. */
 struct mc_range mc_head_ranges_range(
     struct mc_head_ranges *ranges, size_t head, const struct mc_observer *observer);
+/* From pieces to heads, min and max [heads, sequences], of no use for folds then; and back. */
+void mc_head_ranges_pack(struct mc_head_ranges *ranges);
+void mc_head_ranges_unpack(struct mc_head_ranges *ranges);
 
 /*
  * The statistics of one layer: one mc_input_stats a site, one an expert for down, and, in routed

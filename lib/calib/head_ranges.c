@@ -7,6 +7,7 @@
 #include "moecal/observer.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "moecal/alloc.h"
 #include "moecal/ops.h"
@@ -118,6 +119,16 @@ bool mc_head_ranges_add(struct mc_head_ranges *ranges, const struct mc_tap_slice
 
 /* --- folding ---------------------------------------------------------------------------------- */
 
+static size_t first_piece(const struct mc_head_ranges *ranges, size_t head)
+{
+	return head + head * ranges->head_dim / MC_TAP_CHANNELS;
+}
+
+static size_t last_piece(const struct mc_head_ranges *ranges, size_t head)
+{
+	return head + ((head + 1) * ranges->head_dim - 1) / MC_TAP_CHANNELS;
+}
+
 struct mc_range mc_head_ranges_range(
     struct mc_head_ranges *ranges, size_t head, const struct mc_observer *observer)
 {
@@ -126,8 +137,8 @@ struct mc_range mc_head_ranges_range(
 
 	mc_assert(head == MC_NO_INDEX || head < ranges->heads);
 	if (head != MC_NO_INDEX) {
-		first = head + head * ranges->head_dim / MC_TAP_CHANNELS;
-		last = head + ((head + 1) * ranges->head_dim - 1) / MC_TAP_CHANNELS;
+		first = first_piece(ranges, head);
+		last = last_piece(ranges, head);
 	}
 	for (size_t s = 0; s < n; s++) {
 		min[s] = INFINITY;
@@ -138,4 +149,38 @@ struct mc_range mc_head_ranges_range(
 		}
 	}
 	return mc_observe(observer, min, max, n);
+}
+
+/* In place: row `head` is no piece of a later head. */
+void mc_head_ranges_pack(struct mc_head_ranges *ranges)
+{
+	size_t n = ranges->sequences;
+
+	for (size_t head = 0; head < ranges->heads; head++)
+		for (size_t s = 0; s < n; s++) {
+			float min = INFINITY, max = -INFINITY;
+			for (size_t p = first_piece(ranges, head); p <= last_piece(ranges, head); p++) {
+				min = fminf(min, ranges->min[p * n + s]);
+				max = fmaxf(max, ranges->max[p * n + s]);
+			}
+			ranges->min[head * n + s] = min;
+			ranges->max[head * n + s] = max;
+		}
+}
+
+/* The last head first: its first piece is no row of an earlier one. */
+void mc_head_ranges_unpack(struct mc_head_ranges *ranges)
+{
+	size_t n = ranges->sequences, end = ranges->pieces;
+
+	for (size_t head = ranges->heads; head-- > 0;) {
+		size_t first = first_piece(ranges, head);
+		memmove(&ranges->min[first * n], &ranges->min[head * n], n * sizeof(float));
+		memmove(&ranges->max[first * n], &ranges->max[head * n], n * sizeof(float));
+		for (size_t i = (first + 1) * n; i < end * n; i++) {
+			ranges->min[i] = INFINITY;
+			ranges->max[i] = -INFINITY;
+		}
+		end = first;
+	}
 }

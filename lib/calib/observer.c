@@ -259,3 +259,17 @@ void mc_input_stats_mean_square(const struct mc_input_stats *stats, float *ret)
 	for (size_t c = 0; c < stats->channels; c++)
 		ret[c] = tokens > 0 ? (float)(stats->sum_squares[c] / tokens) : 0;
 }
+
+void mc_input_stats_gather(struct mc_input_stats *stats)
+{
+	size_t n = stats->sequences;
+
+	for (size_t s = 1; s < stats->slices; s++)
+		for (size_t q = 0; q < n; q++) {
+			float *min = &stats->slice_min[s * n + q], *max = &stats->slice_max[s * n + q];
+			stats->slice_min[q] = fminf(stats->slice_min[q], *min);
+			stats->slice_max[q] = fmaxf(stats->slice_max[q], *max);
+			*min = INFINITY;
+			*max = -INFINITY;
+		}
+}

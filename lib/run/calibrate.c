@@ -1,10 +1,11 @@
 /*
  * calibrate.c - the pipeline, top to bottom
  *
- * Per layer: load, forward with the tap (learn), quantize, write the part file and the hidden
- * states, commit the layer's row. The row is the proof: a layer with a row is done, and the files
- * it needs were durable before it. A kill at any instant loses at most the layer in work. After the
- * last layer the parts are assembled (export.c), checked (verify) and published (folder.c).
+ * Per layer: load, forward with the tap (learn) or recall what another job learned (derive.h),
+ * quantize, write the part file and the hidden states, commit the layer's row. The row is the
+ * proof: a layer with a row is done, and the files it needs were durable before it. A kill at any
+ * instant loses at most the layer in work. After the last layer the parts are assembled (export.c),
+ * checked (verify) and published (folder.c).
  */
 #include "moecal/calibrate.h"
 
@@ -22,11 +23,14 @@
 #include "export.h"
 #include "folder.h"
 #include "head_inputs.h"
+#include "hidden.h"
 #include "manifest.h"
 #include "quantize_attention.h"
 #include "quantize_layer.h"
+#include "sites.h"
 
 #include "moecal/alloc.h"
+#include "moecal/derive.h"
 #include "moecal/file.h"
 #include "moecal/linalg.h"
 #include "moecal/moe_context.h"
@@ -41,7 +45,8 @@ struct run {
 	struct mc_events events;
 	struct mc_coverage coverage;
 	struct mc_batch batch;
-	float *hidden;        /* [T, D]; NULL in a data-free run */
+	bool observes; /* there are statistics of inputs */
+	float *hidden; /* [T, D]; NULL when the model is not run: no data, or a derived job */
 	size_t layers, steps; /* decoder layers; with the head when it is quantized */
 	size_t done, resumed;
 	uint64_t starved_total;
@@ -127,42 +132,6 @@ static struct mc_tap counting_tap(struct run *run, struct mc_layer_observer *obs
 	return (struct mc_tap){.inputs = count_inputs, .routing = count_routing, .ctx = run};
 }
 
-/* --- hidden states between layers ------------------------------------------------------------- */
-
-static bool save_hidden(struct run *run, size_t next, struct mc_error *err)
-{
-	char *path = mc_folder_numbered(&run->folder, "hidden", next, ".f32", err);
-	size_t bytes = run->batch.tokens * run->job->model.config.hidden * sizeof(float);
-	bool ok = path != NULL && mc_file_write_durable(path, run->hidden, bytes, err);
-	free(path);
-	return ok;
-}
-
-static bool load_hidden(struct run *run, size_t next, struct mc_error *err)
-{
-	char *path = mc_folder_numbered(&run->folder, "hidden", next, ".f32", err);
-	size_t bytes = run->batch.tokens * run->job->model.config.hidden * sizeof(float);
-	int fd = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-	bool ok = fd >= 0 || (path != NULL && mc_fail_errno(err, errno, path,
-						  "the saved hidden states cannot be read"));
-	ok = ok && mc_file_read_at(fd, run->hidden, bytes, 0, path, err);
-	if (fd >= 0)
-		close(fd);
-	free(path);
-	return ok;
-}
-
-/* The hidden states before layer `old` are not needed once the layer's row is committed. */
-static void drop_hidden(struct run *run, size_t old)
-{
-	struct mc_error ignored;
-	mc_error_init(&ignored);
-	char *path = mc_folder_numbered(&run->folder, "hidden", old, ".f32", &ignored);
-	if (path != NULL)
-		unlink(path);
-	free(path);
-}
-
 /* --- one layer -------------------------------------------------------------------------------- */
 
 static bool say_layer(struct run *run, const struct mc_layer_row *row,
@@ -203,19 +172,29 @@ static bool say_layer(struct run *run, const struct mc_layer_row *row,
 	return mc_events_say(&run->events, event, err);
 }
 
+static size_t hidden_bytes(const struct run *run)
+{
+	return run->batch.tokens * run->job->model.config.hidden * sizeof(float);
+}
+
 /* Part file, hidden states, row, event: in this order. */
 static bool finish_step(struct run *run, size_t step, const char *name,
-    const struct mc_layer_result *result, const struct mc_coverage_layer *coverage, double flops,
-    struct mc_error *err)
+    const struct mc_layer_result *result, const struct mc_coverage_layer *coverage,
+    const struct mc_site_rows *sites, double flops, struct mc_error *err)
 {
-	struct mc_layer_row row = {
-	    .index = step, .name = name, .tokens = run->batch.tokens, .flops = flops};
+	struct mc_layer_row row = {.index = step,
+	    .name = name,
+	    .tokens = run->batch.tokens,
+	    .flops = flops,
+	    .sites = sites->items,
+	    .sites_count = sites->count};
 	struct mc_module_row *rows = mc_alloc(
 	    result->count > 0 ? result->count : 1, sizeof *rows, "module rows", err);
 	char *part = mc_folder_numbered(&run->folder, "layer", step, ".safetensors", err);
 	bool ok = rows != NULL && part != NULL &&
 		  mc_layer_result_write(result, run->job, part, err) &&
-		  (run->hidden == NULL || step >= run->layers || save_hidden(run, step + 1, err));
+		  (run->hidden == NULL || step >= run->layers ||
+		      mc_hidden_save(&run->folder, step + 1, run->hidden, hidden_bytes(run), err));
 
 	for (size_t i = 0; ok && i < result->count; i++)
 		rows[i] = result->tasks[i].row;
@@ -232,7 +211,7 @@ static bool finish_step(struct run *run, size_t step, const char *name,
 			run->starved_total += mc_coverage_is_starved(
 			    coverage, e, mc_job_floor(run->job));
 	if (run->hidden != NULL && step < run->layers)
-		drop_hidden(run, step);
+		mc_hidden_drop(&run->folder, step);
 	report(run, "calibrate", 0, coverage);
 	return say_layer(run, &row, coverage, err);
 }
@@ -241,7 +220,7 @@ static bool finish_step(struct run *run, size_t step, const char *name,
 static bool restore_hidden(struct run *run, size_t index, struct mc_error *err)
 {
 	if (index > 0)
-		return load_hidden(run, index, err);
+		return mc_hidden_load(&run->folder, index, run->hidden, hidden_bytes(run), err);
 	return mc_forward_embed(
 	    &run->job->model, &run->batch, run->job->spec->precision, run->hidden, run->env, err);
 }
@@ -264,46 +243,95 @@ static bool search_inputs(struct run *run, const struct mc_layer *layer,
 	return true;
 }
 
+static bool keeps_channels(const struct run *run)
+{
+	return run->job->spec->keep_statistics == MC_KEEP_CHANNELS;
+}
+
+/* The layer's statistics from a forward pass over the data. */
+static bool learn(struct run *run, const struct mc_layer *layer, struct mc_layer_observer *observer,
+    struct mc_input_searches *searches, struct mc_error *err)
+{
+	struct mc_tap tap = counting_tap(run, observer, layer->index);
+
+	return mc_forward_layer(layer, &run->batch, run->hidden, &tap, run->env, err) &&
+	       search_inputs(run, layer, observer, searches, err);
+}
+
+/* The same from the job that this one is derived from. */
+static bool recall(struct run *run, struct mc_layer_observer *observer, struct mc_error *err)
+{
+	struct mc_statistics *statistics = run->job->source->statistics;
+
+	return mc_sites_recall(observer, statistics, keeps_channels(run), err) &&
+	       (observer->coverage == NULL ||
+		   mc_statistics_read_coverage(statistics, observer->coverage, err));
+}
+
+static bool observe_layer(struct run *run, const struct mc_layer *layer,
+    struct mc_layer_observer *observer, struct mc_input_searches *searches, struct mc_error *err)
+{
+	const struct mc_model *model = &run->job->model;
+	struct mc_coverage_layer *coverage = NULL;
+
+	if (model->layers[layer->index].moe != MC_NO_INDEX &&
+	    !mc_coverage_layer_new(&run->coverage, layer->index, model->config.experts,
+		model->config.experts_per_token, &coverage, err))
+		return false;
+	return mc_layer_observer_init(observer, model, layer->index, &run->batch,
+		   mc_job_sees_all(run->job), coverage, run->env, err) &&
+	       mc_observe_attention(run->job, observer, run->env, err) &&
+	       (run->job->source != NULL ? recall(run, observer, err)
+					 : learn(run, layer, observer, searches, err));
+}
+
 static bool calibrate_layer(struct run *run, size_t index, struct mc_error *err)
 {
 	const struct mc_model *model = &run->job->model;
-	bool is_moe = model->layers[index].moe != MC_NO_INDEX, all = mc_job_sees_all(run->job);
 	struct mc_layer layer;
-	struct mc_layer_observer observer;
+	struct mc_layer_observer observer = {0};
 	struct mc_input_searches searches = {0};
 	struct mc_layer_result result;
-	struct mc_coverage_layer *coverage = NULL;
+	struct mc_site_rows sites = {0};
 	size_t mark = mc_arena_mark(run->env->arena);
+	double flops = run->hidden == NULL ? 0
+					   : mc_forward_flops(model, index, run->batch.tokens,
+						 mc_job_sees_all(run->job));
 
 	run->layer_started = now();
 	if (!mc_env_go_on(run->env, err) ||
-	    !mc_layer_load(&layer, model, index, run->job->spec->precision, run->env, err))
+	    !mc_layer_load(&layer, model, index, run->job->spec->precision, run->env, err) ||
+	    (run->observes && !observe_layer(run, &layer, &observer, &searches, err)))
 		return false;
-	if (run->hidden != NULL) {
-		if (is_moe && !mc_coverage_layer_new(&run->coverage, index, model->config.experts,
-				  model->config.experts_per_token, &coverage, err))
-			return false;
-		if (!mc_layer_observer_init(
-			&observer, model, index, &run->batch, all, coverage, run->env, err) ||
-		    !mc_observe_attention(run->job, index, &observer, run->env, err))
-			return false;
-		struct mc_tap tap = counting_tap(run, &observer, index);
-		if (!mc_forward_layer(&layer, &run->batch, run->hidden, &tap, run->env, err) ||
-		    !search_inputs(run, &layer, &observer, &searches, err))
-			return false;
-	}
-	bool ok = mc_quantize_layer(run->job, &layer, run->hidden == NULL ? NULL : &observer,
-		      &searches, run->env, &result, err) &&
+	bool ok = mc_quantize_layer(run->job, &layer, run->observes ? &observer : NULL, &searches,
+		      run->env, &result, err) &&
+		  (!run->observes ||
+		      mc_sites_of_layer(&observer, keeps_channels(run), &sites, err)) &&
 		  finish_step(run, index, model->modules[model->layers[index].layer]->name, &result,
-		      coverage,
-		      run->hidden == NULL ? 0
-					  : mc_forward_flops(model, index, run->batch.tokens, all),
-		      err);
+		      observer.coverage, &sites, flops, err);
+	mc_sites_release(&sites);
 	mc_arena_rewind(run->env->arena, mark);
 	return ok;
 }
 
 /* --- the head, when it is quantized ----------------------------------------------------------- */
+
+/* *ret_seen false: nobody has seen its inputs. */
+static bool observe_head(struct run *run, const struct mc_head *head, struct mc_input_stats *stats,
+    struct mc_input_searches *searches, bool *ret_seen, struct mc_error *err)
+{
+	size_t channels = run->job->model.config.hidden;
+
+	*ret_seen = run->observes;
+	if (!run->observes)
+		return true;
+	if (!mc_input_stats_init(stats, channels, run->batch.sequences, run->env, err))
+		return false;
+	return run->job->source != NULL ? mc_sites_recall_head(stats, run->job->source->statistics,
+					      run->layers, keeps_channels(run), ret_seen, err)
+					: mc_observe_head(run->job, &run->batch, run->hidden, head,
+					      stats, searches, run->env, err);
+}
 
 static bool calibrate_head(struct run *run, struct mc_error *err)
 {
@@ -313,16 +341,19 @@ static bool calibrate_head(struct run *run, struct mc_error *err)
 	struct mc_input_stats stats;
 	struct mc_input_searches searches = {0};
 	struct mc_layer_result result;
+	struct mc_site_rows sites = {0};
+	bool seen;
 
 	run->layer_started = now();
 	bool ok = mc_env_go_on(run->env, err) &&
 		  mc_head_load(&head, &job->model, job->spec->precision, run->env, err) &&
-		  (run->hidden == NULL || mc_head_observe(job, &head, &run->batch, run->hidden,
-					      run->env, &stats, &searches, err)) &&
-		  mc_quantize_head(job, &head.weight, run->hidden == NULL ? NULL : &stats,
-		      &searches, run->env, &result, err) &&
+		  observe_head(run, &head, &stats, &searches, &seen, err) &&
+		  mc_quantize_head(
+		      job, &head.weight, seen ? &stats : NULL, &searches, run->env, &result, err) &&
+		  (!seen || mc_sites_of_head(&stats, keeps_channels(run), &sites, err)) &&
 		  finish_step(run, run->layers, job->model.modules[job->model.head]->name, &result,
-		      NULL, 0, err);
+		      NULL, &sites, 0, err);
+	mc_sites_release(&sites);
 	mc_arena_rewind(run->env->arena, mark);
 	return ok;
 }
@@ -372,6 +403,9 @@ static bool settle_identity(
 		snprintf(key, sizeof key, "dataset %zu", i);
 		ok = require_same(run, key, inputs->datasets[i].sha256, fresh, err);
 	}
+	ok = ok &&
+	     require_same(run, "derived_from",
+		 run->job->source == NULL ? "" : run->job->source->manifest_sha256, fresh, err);
 	char floor[24];
 	snprintf(floor, sizeof floor, "%llu", (unsigned long long)mc_job_floor(run->job));
 	return ok && (!fresh || (mc_statistics_set(run->statistics, "floor_tokens", floor, err) &&
@@ -438,10 +472,13 @@ static bool prepare_hidden(struct run *run, struct mc_error *err)
 
 	if (job->dataset.sequences == 0 || job->spec->pipeline == MC_PIPELINE_DATAFREE)
 		return true;
+	run->observes = true;
 	run->batch = (struct mc_batch){.ids = job->dataset.ids,
 	    .start = job->dataset.start,
 	    .sequences = job->dataset.sequences,
 	    .tokens = job->dataset.tokens};
+	if (job->source != NULL)
+		return true;
 	run->hidden = mc_arena_alloc(run->env->arena,
 	    job->dataset.tokens * job->model.config.hidden, sizeof *run->hidden, "hidden states",
 	    err);
@@ -451,7 +488,8 @@ static bool prepare_hidden(struct run *run, struct mc_error *err)
 		return mc_forward_embed(
 		    &job->model, &run->batch, job->spec->precision, run->hidden, run->env, err);
 	/* the head reads the states after the last layer, which stay until the job is finished */
-	return run->done > run->layers || load_hidden(run, run->done, err);
+	return run->done > run->layers ||
+	       mc_hidden_load(&run->folder, run->done, run->hidden, hidden_bytes(run), err);
 }
 
 /* --- the whole -------------------------------------------------------------------------------- */

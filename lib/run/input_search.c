@@ -31,6 +31,15 @@ static bool needs_search(const struct mc_module *m, const struct mc_scheme *sche
 	return observer->search != MC_SEARCH_NONE || *ret_grouped;
 }
 
+bool mc_input_search_is_needed(const struct mc_job *job, size_t module, bool *ret_grouped)
+{
+	struct mc_weight_observer observer;
+
+	*ret_grouped = false;
+	return needs_search(
+	    job->model.modules[module], mc_job_scheme(job, module), &observer, ret_grouped);
+}
+
 static size_t parts_of(size_t channels, size_t width)
 {
 	return channels / width + (channels % width != 0);

@@ -43,6 +43,10 @@ struct mc_input_searches {
 	size_t most_steps;
 };
 
+/* Whether the module's input needs a search, so more than ranges of sequences; grouped: for a range
+ * of each group of channels. */
+bool mc_input_search_is_needed(const struct mc_job *job, size_t module, bool *ret_grouped);
+
 /* What a layer needs, after its first pass; module by module. count 0: nothing. All from
  * env->arena. layer = layers: the head, whose statistics are `head`. */
 bool mc_input_searches_init(struct mc_input_searches *searches, const struct mc_job *job,

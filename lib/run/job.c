@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "derive.h"
 #include "fused.h"
 #include "quantize_attention.h"
 
@@ -245,10 +246,20 @@ static void warn_of_format(struct mc_job *job)
 		    foreign);
 }
 
-bool mc_job_open(
-    struct mc_job *job, struct mc_spec *spec, const struct mc_env *env, struct mc_error *err)
+/* A derived job learns nothing from data; it knows how much there was. */
+static bool find_data(struct mc_job *job, const struct mc_env *env, struct mc_error *err)
 {
-	*job = (struct mc_job){.spec = spec};
+	if (job->source == NULL)
+		return load_data(job, env, err);
+	job->dataset.sequences = job->source->sequences;
+	job->dataset.tokens = job->source->tokens;
+	return true;
+}
+
+static bool open_job(struct mc_job *job, struct mc_spec *spec, struct mc_source *source,
+    const struct mc_env *env, struct mc_error *err)
+{
+	*job = (struct mc_job){.spec = spec, .source = source};
 	job->warnings = mc_alloc(MAX_WARNINGS, sizeof *job->warnings, "warnings", err);
 	for (size_t i = 0; job->warnings != NULL && i < spec->recipe.passed_count; i++)
 		warn(job, "%s says nothing and is passed over", spec->recipe.passed[i]);
@@ -258,13 +269,27 @@ bool mc_job_open(
 	if (ok)
 		warn_of_format(job);
 	if (ok && spec->sources_count > 0)
-		ok = load_data(job, env, err);
+		ok = find_data(job, env, err);
 	if (ok && spec->sources_count == 0 && mc_quant_config_needs_data(&spec->recipe.config))
 		ok = mc_fail(err, MC_INVALID, "/dataset",
 		    "the recipe has static activations, so it needs calibration data");
+	if (ok && source != NULL)
+		ok = mc_derive_require(job, err);
 	if (!ok)
 		mc_job_close(job);
 	return ok;
+}
+
+bool mc_job_open(
+    struct mc_job *job, struct mc_spec *spec, const struct mc_env *env, struct mc_error *err)
+{
+	return open_job(job, spec, NULL, env, err);
+}
+
+bool mc_job_open_derived(struct mc_job *job, struct mc_spec *spec, struct mc_source *source,
+    const struct mc_env *env, struct mc_error *err)
+{
+	return open_job(job, spec, source, env, err);
 }
 
 void mc_job_close(struct mc_job *job)

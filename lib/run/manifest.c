@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "derive.h"
+
 #include "moecal/alloc.h"
 #include "moecal/file.h"
 #include "moecal/linalg.h"
@@ -18,9 +20,9 @@
 /* Spec keys that change how a job runs but not one bit of its result: a resume may change them. */
 static const char *const without_effect[] = {"threads", "memory_bytes", "metadata"};
 
-static bool digest_spec(const struct mc_job *job, char hex[65], struct mc_error *err)
+bool mc_spec_digest(const struct mc_spec *spec, char hex[65], struct mc_error *err)
 {
-	struct mc_json *json = mc_spec_json(job->spec, err);
+	struct mc_json *json = mc_spec_json(spec, err);
 	struct mc_buf text;
 	mc_buf_init(&text, (size_t)64 << 20);
 	for (size_t i = 0; json != NULL && i < sizeof without_effect / sizeof *without_effect; i++)
@@ -40,9 +42,12 @@ bool mc_inputs_read(struct mc_inputs *inputs, const struct mc_job *job, const st
 	*inputs = (struct mc_inputs){.datasets_count = spec->sources_count};
 	inputs->datasets = mc_alloc(
 	    spec->sources_count + 1, sizeof *inputs->datasets, "inputs", err);
-	bool ok = inputs->datasets != NULL && digest_spec(job, inputs->spec_sha256, err) &&
+	bool ok = inputs->datasets != NULL && mc_spec_digest(spec, inputs->spec_sha256, err) &&
 		  mc_checkpoint_digest(&job->model.checkpoint, inputs->model_sha256, err);
-	for (size_t i = 0; ok && i < spec->sources_count; i++)
+	if (ok && job->source != NULL)
+		ok = mc_derive_require_model(job, inputs->model_sha256, err) &&
+		     mc_derive_datasets(job, inputs, err);
+	for (size_t i = 0; ok && job->source == NULL && i < spec->sources_count; i++)
 		ok = mc_dataset_digest(spec->sources[i].path, env->roots,
 		    inputs->datasets[i].sha256, &inputs->datasets[i].bytes, err);
 	if (!ok)
@@ -203,6 +208,21 @@ static struct mc_json *artifacts_json(const struct mc_export *export, struct mc_
 	return NULL;
 }
 
+/* Which job the statistics are of, and what they were computed with. */
+static bool set_source(struct mc_json *root, const struct mc_source *source, struct mc_error *err)
+{
+	static const char *const same[] = {"version", "kernel"};
+	struct mc_json *from = mc_json_new_object();
+	bool ok = mc_json_set(root, "derived_from", from, err) &&
+		  mc_json_set(from, "sha256", mc_json_new_string(source->manifest_sha256), err);
+
+	for (size_t i = 0; ok && i < 2; i++)
+		if (mc_json_get(source->manifest, same[i]) != NULL)
+			ok = mc_json_set(from, same[i],
+			    mc_json_copy(mc_json_get(source->manifest, same[i]), err), err);
+	return ok;
+}
+
 static bool set_all(struct mc_json *root, const struct mc_export *export,
     const struct mc_plan *plan, const struct mc_inputs *inputs, const struct mc_run_result *result,
     struct mc_error *err)
@@ -230,7 +250,8 @@ static bool set_all(struct mc_json *root, const struct mc_export *export,
 
 	for (size_t i = 0; ok && i < job->warnings_count; i++)
 		ok = mc_json_append(warnings, mc_json_new_string(job->warnings[i]), err);
-	return ok && mc_json_set(root, "metadata", mc_json_copy(job->spec->metadata, err), err);
+	return ok && (job->source == NULL || set_source(root, job->source, err)) &&
+	       mc_json_set(root, "metadata", mc_json_copy(job->spec->metadata, err), err);
 }
 
 bool mc_manifest_write(const struct mc_export *export, const struct mc_plan *plan,

@@ -19,6 +19,9 @@ struct mc_inputs {
 	size_t datasets_count;
 	struct mc_input_file *datasets; /* owned */
 };
+/* The digest of a spec, without the keys that change no bit of a result. */
+bool mc_spec_digest(const struct mc_spec *spec, char hex[65], struct mc_error *err) MC_CHECKED;
+/* A derived job's data are its source's; its model must be, too (CONFLICT). */
 bool mc_inputs_read(struct mc_inputs *inputs, const struct mc_job *job, const struct mc_env *env,
     struct mc_error *err) MC_CHECKED;
 void mc_inputs_release(struct mc_inputs *inputs);

@@ -11,6 +11,7 @@
 #include "input_search.h"
 #include "quantize_attention.h"
 #include "quantize_layer.h"
+#include "sites.h"
 
 #include "moecal/alloc.h"
 #include "moecal/linalg.h"
@@ -27,6 +28,12 @@
 static bool has_data(const struct mc_job *job)
 {
 	return job->dataset.sequences > 0 && job->spec->pipeline == MC_PIPELINE_SEQUENTIAL;
+}
+
+/* A derived job has statistics without running the model. */
+static bool runs_model(const struct mc_job *job)
+{
+	return has_data(job) && job->source == NULL;
 }
 
 static uint64_t longest_sequence(const struct mc_dataset *dataset)
@@ -65,15 +72,18 @@ static bool add_layers(struct mc_plan *plan, const struct mc_job *job, unsigned 
 					  forward = 0, statistics = 0;
 		if (!mc_quantize_layer_bytes(job, l, workers, &packed, &scratch, err))
 			return false;
-		if (has_data(job)) {
+		if (has_data(job))
+			statistics = mc_layer_observer_bytes(
+					 model, l, job->dataset.sequences, mc_job_sees_all(job)) +
+				     mc_observe_attention_bytes(job);
+		if (runs_model(job)) {
 			forward = mc_forward_scratch_bytes(
 			    model, l, plan->tokens, longest_sequence(&job->dataset), workers);
 			uint64_t searches = mc_input_searches_bytes(job, l, workers);
-			statistics = mc_layer_observer_bytes(model, l, job->dataset.sequences,
-					 mc_job_sees_all(job)) +
-				     mc_observe_attention_bytes(job, l) + searches;
-			plan->flops += (searches > 0 ? 2 : 1) * mc_forward_flops(
-			    model, l, plan->tokens, mc_job_sees_all(job));
+			statistics += searches;
+			plan->flops += (searches > 0 ? 2 : 1) * mc_forward_flops(model, l,
+								    plan->tokens,
+								    mc_job_sees_all(job));
 		}
 		plan->memory_layer = max64(plan->memory_layer, layer);
 		plan->memory_scratch = max64(plan->memory_scratch, max64(forward, scratch));
@@ -149,9 +159,11 @@ static bool add_disk(struct mc_plan *plan, const struct mc_job *job, struct mc_e
 	for (size_t l = 0; l < job->model.config.layers; l++)
 		computed += mc_quantize_attention_bytes(job, l);
 	plan->checkpoint_bytes = computed + widened(job, others);
-	plan->disk_bytes = computed + (job->spec->save_model ? plan->checkpoint_bytes : 0) +
-			   2 * plan->memory_hidden + job->model.modules_count * 1024 +
-			   ((uint64_t)16 << 20);
+	for (size_t l = 0; has_data(job) && l < job->model.config.layers; l++)
+		plan->disk_bytes += mc_sites_bytes(job, l);
+	plan->disk_bytes += computed + (job->spec->save_model ? plan->checkpoint_bytes : 0) +
+			    2 * plan->memory_hidden + job->model.modules_count * 1024 +
+			    ((uint64_t)16 << 20);
 	return true;
 }
 
@@ -221,7 +233,8 @@ bool mc_plan_make(struct mc_plan *plan, const struct mc_job *job, double gflops,
 	    .model_bytes = model->checkpoint.bytes,
 	    .gflops = gflops,
 	    .threads = workers};
-	plan->memory_hidden = plan->tokens * model->config.hidden * sizeof(float);
+	if (runs_model(job))
+		plan->memory_hidden = plan->tokens * model->config.hidden * sizeof(float);
 	if (!add_layers(plan, job, workers, &peak, err) || !add_head(job, workers, &peak, err) ||
 	    !add_disk(plan, job, err) || !mc_export_verify_bytes(job, &verify, err))
 		return false;

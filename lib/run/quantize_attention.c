@@ -73,28 +73,25 @@ static bool watch(struct mc_head_ranges **ret, size_t heads, const struct mc_job
 				   observer->batch->sequences, env, err);
 }
 
-bool mc_observe_attention(const struct mc_job *job, size_t layer,
-    struct mc_layer_observer *observer, const struct mc_env *env, struct mc_error *err)
+bool mc_observe_attention(const struct mc_job *job, struct mc_layer_observer *observer,
+    const struct mc_env *env, struct mc_error *err)
 {
-	struct mc_attention_parts parts;
+	const struct mc_model_config *config = &job->model.config;
 
-	if (!parts_of(job, layer, &parts) || parts.args->dynamic != MC_DYNAMIC_NO)
-		return true;
-	return (!parts.query || watch(&observer->query, parts.heads, job, observer, env, err)) &&
-	       watch(&observer->key, parts.kv_heads, job, observer, env, err) &&
-	       watch(&observer->value, parts.kv_heads, job, observer, env, err);
+	return watch(&observer->query, config->heads, job, observer, env, err) &&
+	       watch(&observer->key, config->kv_heads, job, observer, env, err) &&
+	       watch(&observer->value, config->kv_heads, job, observer, env, err);
 }
 
-uint64_t mc_observe_attention_bytes(const struct mc_job *job, size_t layer)
+uint64_t mc_observe_attention_bytes(const struct mc_job *job)
 {
-	size_t head_dim = job->model.config.head_dim, sequences = job->dataset.sequences;
+	const struct mc_model_config *config = &job->model.config;
+	size_t sequences = job->dataset.sequences;
 	uint64_t structs = (sizeof(struct mc_head_ranges) + 63) / 64 * 64;
-	struct mc_attention_parts parts;
 
-	if (!parts_of(job, layer, &parts) || parts.args->dynamic != MC_DYNAMIC_NO)
-		return 0;
-	return 3 * structs + 2 * mc_head_ranges_bytes(parts.kv_heads, head_dim, sequences) +
-	       (parts.query ? mc_head_ranges_bytes(parts.heads, head_dim, sequences) : 0);
+	return 3 * structs +
+	       2 * mc_head_ranges_bytes(config->kv_heads, config->head_dim, sequences) +
+	       mc_head_ranges_bytes(config->heads, config->head_dim, sequences);
 }
 
 /* --- parameters ------------------------------------------------------------------------------- */

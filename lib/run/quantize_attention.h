@@ -34,10 +34,11 @@ void mc_attention_layout(const struct mc_attention_parts *parts, struct mc_packe
 /* The same of a layer; none when its attention is not quantized. */
 void mc_job_attention_layout(const struct mc_job *job, size_t layer, struct mc_packed *ret);
 
-/* Asks the layer's observer for the ranges that the scheme needs, in env->arena. */
-bool mc_observe_attention(const struct mc_job *job, size_t layer,
-    struct mc_layer_observer *observer, const struct mc_env *env, struct mc_error *err) MC_CHECKED;
-uint64_t mc_observe_attention_bytes(const struct mc_job *job, size_t layer);
+/* Asks a layer's observer for the ranges of q, k and v, in env->arena: whether or not the scheme
+ * needs them, because a scheme that is derived later may. */
+bool mc_observe_attention(const struct mc_job *job, struct mc_layer_observer *observer,
+    const struct mc_env *env, struct mc_error *err) MC_CHECKED;
+uint64_t mc_observe_attention_bytes(const struct mc_job *job);
 
 /* The tensors with data from env->arena. observer may be NULL when nothing is kept. Errors: INVALID
  * when no token was seen, NO_MEMORY. */

@@ -1,5 +1,5 @@
 /*
- * statistics.c - calibration.db; one of the files that know SQLite
+ * statistics.c - calibration.db; one of the files that know SQLite. Sites: statistics_sites.c
  *
  * Durability: rollback journal, synchronous FULL, one transaction a layer. A layer's row is written
  * in the same transaction as its experts, modules and channels, so it is there with all of them or
@@ -8,20 +8,14 @@
 #include "moecal/statistics.h"
 
 #include <math.h>
-#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "statistics_db.h"
+
 #include "moecal/alloc.h"
 #include "moecal/model.h"
-
-#define SCHEMA_VERSION 1
-
-struct mc_statistics {
-	sqlite3 *db;
-	char *path;
-};
 
 static const char schema[] =
     "CREATE TABLE run(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
@@ -40,9 +34,17 @@ static const char schema[] =
     "CREATE INDEX module_layer ON module(layer, expert);"
     "CREATE TABLE channel(module TEXT NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL,"
     " PRIMARY KEY(module, kind)) STRICT;"
-    "PRAGMA user_version = 1;";
+    "CREATE TABLE site(layer INTEGER NOT NULL, site TEXT NOT NULL, expert INTEGER, channels "
+    "INTEGER "
+    "NOT NULL,"
+    " tokens INTEGER NOT NULL, min BLOB NOT NULL, max BLOB NOT NULL, sum REAL NOT NULL, "
+    "sum_squares "
+    "REAL NOT NULL,"
+    " channel_squares BLOB, channel_absmax BLOB) STRICT;"
+    "CREATE UNIQUE INDEX site_place ON site(layer, site, ifnull(expert, -1));"
+    "PRAGMA user_version = 2;";
 
-static bool fail_sqlite(struct mc_statistics *s, struct mc_error *err)
+bool mc_db_fail(struct mc_statistics *s, struct mc_error *err)
 {
 	int code = sqlite3_errcode(s->db) & 0xff;
 	enum mc_code mc = code == SQLITE_FULL                               ? MC_NO_SPACE
@@ -55,19 +57,19 @@ static bool fail_sqlite(struct mc_statistics *s, struct mc_error *err)
 
 static bool execute(struct mc_statistics *s, const char *sql, struct mc_error *err)
 {
-	return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK || fail_sqlite(s, err);
+	return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK || mc_db_fail(s, err);
 }
 
-static bool prepare(
+bool mc_db_prepare(
     struct mc_statistics *s, const char *sql, sqlite3_stmt **ret, struct mc_error *err)
 {
-	return sqlite3_prepare_v2(s->db, sql, -1, ret, NULL) == SQLITE_OK || fail_sqlite(s, err);
+	return sqlite3_prepare_v2(s->db, sql, -1, ret, NULL) == SQLITE_OK || mc_db_fail(s, err);
 }
 
 /* Runs a statement that returns no row and makes it ready for the next one. */
-static bool step_done(struct mc_statistics *s, sqlite3_stmt *statement, struct mc_error *err)
+bool mc_db_step(struct mc_statistics *s, sqlite3_stmt *statement, struct mc_error *err)
 {
-	bool ok = sqlite3_step(statement) == SQLITE_DONE || fail_sqlite(s, err);
+	bool ok = sqlite3_step(statement) == SQLITE_DONE || mc_db_fail(s, err);
 	sqlite3_reset(statement);
 	return ok;
 }
@@ -75,9 +77,9 @@ static bool step_done(struct mc_statistics *s, sqlite3_stmt *statement, struct m
 static bool read_version(struct mc_statistics *s, int *ret, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
-	if (!prepare(s, "PRAGMA user_version", &statement, err))
+	if (!mc_db_prepare(s, "PRAGMA user_version", &statement, err))
 		return false;
-	bool ok = sqlite3_step(statement) == SQLITE_ROW || fail_sqlite(s, err);
+	bool ok = sqlite3_step(statement) == SQLITE_ROW || mc_db_fail(s, err);
 	if (ok)
 		*ret = sqlite3_column_int(statement, 0);
 	sqlite3_finalize(statement);
@@ -89,7 +91,7 @@ static bool make_ready(struct mc_statistics *s, bool read_only, struct mc_error 
 	int version = 0;
 	if (sqlite3_extended_result_codes(s->db, 1) != SQLITE_OK ||
 	    sqlite3_busy_timeout(s->db, 5000) != SQLITE_OK)
-		return fail_sqlite(s, err);
+		return mc_db_fail(s, err);
 	if (!read_only &&
 	    !execute(s,
 		"PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;",
@@ -104,13 +106,21 @@ static bool make_ready(struct mc_statistics *s, bool read_only, struct mc_error 
 			sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
 			return false;
 		}
+		s->version = MC_DB_VERSION;
 		return execute(s, "COMMIT", err);
 	}
-	if (version != SCHEMA_VERSION)
-		return mc_fail(err, MC_UNSUPPORTED, s->path,
-		    "the statistics have version %d, this program reads version %d", version,
-		    SCHEMA_VERSION);
-	return true;
+	s->version = version;
+	if (version == MC_DB_VERSION || (version == 1 && read_only))
+		return true;
+	if (version == 1)
+		return mc_fail(err, MC_CONFLICT, s->path,
+		    "cannot go on: the statistics are an earlier program's (version 1, needed %d): "
+		    "they can be "
+		    "read, but nothing can be added to them; use another output folder",
+		    MC_DB_VERSION);
+	return mc_fail(err, MC_UNSUPPORTED, s->path,
+	    "the statistics have version %d, this program reads versions 1 to %d", version,
+	    MC_DB_VERSION);
 }
 
 struct mc_statistics *mc_statistics_open(const char *path, bool read_only, struct mc_error *err)
@@ -123,14 +133,14 @@ struct mc_statistics *mc_statistics_open(const char *path, bool read_only, struc
 		free(s);
 		return NULL;
 	}
-	/* For reading, too, the file is opened for writing where it may be: who was killed while it wrote
-	 * left a journal that the next reader has to roll back. */
+	/* For reading, too, the file is opened for writing where it may be: who was killed while it
+	 * wrote left a journal that the next reader has to roll back. */
 	int flags = SQLITE_OPEN_READWRITE | (read_only ? 0 : SQLITE_OPEN_CREATE);
 	bool ok = sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK;
 	if (!ok && s->db == NULL)
 		(void)mc_fail(err, MC_NO_MEMORY, path, "no memory to open the statistics");
 	else if (!ok)
-		(void)fail_sqlite(s, err);
+		(void)mc_db_fail(s, err);
 	if (ok && make_ready(s, read_only, err))
 		return s;
 	mc_statistics_close(s);
@@ -150,11 +160,12 @@ bool mc_statistics_set(
     struct mc_statistics *s, const char *key, const char *value, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
-	if (!prepare(s, "INSERT OR REPLACE INTO run(key, value) VALUES(?, ?)", &statement, err))
+	if (!mc_db_prepare(
+		s, "INSERT OR REPLACE INTO run(key, value) VALUES(?, ?)", &statement, err))
 		return false;
 	sqlite3_bind_text(statement, 1, key, -1, SQLITE_STATIC);
 	sqlite3_bind_text(statement, 2, value, -1, SQLITE_STATIC);
-	bool ok = step_done(s, statement, err);
+	bool ok = mc_db_step(s, statement, err);
 	sqlite3_finalize(statement);
 	return ok;
 }
@@ -164,11 +175,11 @@ bool mc_statistics_get(
 {
 	sqlite3_stmt *statement;
 	*ret_value = NULL;
-	if (!prepare(s, "SELECT value FROM run WHERE key = ?", &statement, err))
+	if (!mc_db_prepare(s, "SELECT value FROM run WHERE key = ?", &statement, err))
 		return false;
 	sqlite3_bind_text(statement, 1, key, -1, SQLITE_STATIC);
 	int step = sqlite3_step(statement);
-	bool ok = step == SQLITE_DONE || step == SQLITE_ROW || fail_sqlite(s, err);
+	bool ok = step == SQLITE_DONE || step == SQLITE_ROW || mc_db_fail(s, err);
 	if (step == SQLITE_ROW) {
 		*ret_value = mc_strdup((const char *)sqlite3_column_text(statement, 0), err);
 		ok = *ret_value != NULL;
@@ -177,7 +188,7 @@ bool mc_statistics_get(
 	return ok;
 }
 
-static void bind_index(sqlite3_stmt *statement, int column, size_t index)
+void mc_db_bind_index(sqlite3_stmt *statement, int column, size_t index)
 {
 	if (index == MC_NO_INDEX)
 		sqlite3_bind_null(statement, column);
@@ -189,7 +200,7 @@ static bool add_experts(struct mc_statistics *s, const struct mc_coverage_layer 
     const char *const *source, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
-	if (!prepare(s, "INSERT INTO expert VALUES(?, ?, ?, ?, ?, ?, ?)", &statement, err))
+	if (!mc_db_prepare(s, "INSERT INTO expert VALUES(?, ?, ?, ?, ?, ?, ?)", &statement, err))
 		return false;
 	bool ok = true;
 	for (size_t e = 0; ok && e < coverage->experts; e++) {
@@ -200,7 +211,7 @@ static bool add_experts(struct mc_statistics *s, const struct mc_coverage_layer 
 		sqlite3_bind_double(statement, 5, coverage->expert[e].routing_weight);
 		sqlite3_bind_double(statement, 6, mc_coverage_share(coverage, e));
 		sqlite3_bind_text(statement, 7, source[e], -1, SQLITE_STATIC);
-		ok = step_done(s, statement, err);
+		ok = mc_db_step(s, statement, err);
 	}
 	sqlite3_finalize(statement);
 	return ok;
@@ -214,14 +225,14 @@ static bool add_channel(struct mc_statistics *s, sqlite3_stmt *statement, const 
 	sqlite3_bind_text(statement, 1, module, -1, SQLITE_STATIC);
 	sqlite3_bind_text(statement, 2, kind, -1, SQLITE_STATIC);
 	sqlite3_bind_blob64(statement, 3, data, count * sizeof *data, SQLITE_STATIC);
-	return step_done(s, statement, err);
+	return mc_db_step(s, statement, err);
 }
 
 static void bind_module(sqlite3_stmt *statement, const struct mc_module_row *m)
 {
 	sqlite3_bind_text(statement, 1, m->name, -1, SQLITE_STATIC);
-	bind_index(statement, 2, m->layer);
-	bind_index(statement, 3, m->expert);
+	mc_db_bind_index(statement, 2, m->layer);
+	mc_db_bind_index(statement, 3, m->expert);
 	sqlite3_bind_text(statement, 4, m->role, -1, SQLITE_STATIC);
 	sqlite3_bind_int64(statement, 5, (sqlite3_int64)m->rows);
 	sqlite3_bind_int64(statement, 6, (sqlite3_int64)m->cols);
@@ -245,12 +256,12 @@ static bool add_modules(struct mc_statistics *s, const struct mc_module_row *mod
     struct mc_error *err)
 {
 	sqlite3_stmt *statement = NULL, *channel = NULL;
-	bool ok = prepare(s, "INSERT INTO module VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	bool ok = mc_db_prepare(s, "INSERT INTO module VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 		      &statement, err) &&
-		  prepare(s, "INSERT INTO channel VALUES(?, ?, ?)", &channel, err);
+		  mc_db_prepare(s, "INSERT INTO channel VALUES(?, ?, ?)", &channel, err);
 	for (size_t i = 0; ok && i < count; i++) {
 		bind_module(statement, &modules[i]);
-		ok = step_done(s, statement, err) &&
+		ok = mc_db_step(s, statement, err) &&
 		     add_channel(s, channel, modules[i].name, "input_absmax",
 			 modules[i].channel_absmax, modules[i].cols, err) &&
 		     add_channel(s, channel, modules[i].name, "input_mean_square",
@@ -265,14 +276,14 @@ static bool add_layer_row(
     struct mc_statistics *s, const struct mc_layer_row *layer, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
-	if (!prepare(s, "INSERT INTO layer VALUES(?, ?, ?, ?, ?)", &statement, err))
+	if (!mc_db_prepare(s, "INSERT INTO layer VALUES(?, ?, ?, ?, ?)", &statement, err))
 		return false;
 	sqlite3_bind_int64(statement, 1, (sqlite3_int64)layer->index);
 	sqlite3_bind_text(statement, 2, layer->name, -1, SQLITE_STATIC);
 	sqlite3_bind_int64(statement, 3, (sqlite3_int64)layer->tokens);
 	sqlite3_bind_double(statement, 4, layer->seconds);
 	sqlite3_bind_double(statement, 5, layer->flops);
-	bool ok = step_done(s, statement, err);
+	bool ok = mc_db_step(s, statement, err);
 	sqlite3_finalize(statement);
 	return ok;
 }
@@ -285,7 +296,8 @@ bool mc_statistics_add_layer(struct mc_statistics *s, const struct mc_layer_row 
 		return false;
 	bool ok = add_layer_row(s, layer, err) &&
 		  (coverage == NULL || add_experts(s, coverage, expert_source, err)) &&
-		  add_modules(s, modules, modules_count, err) && execute(s, "COMMIT", err);
+		  add_modules(s, modules, modules_count, err) && mc_db_add_sites(s, layer, err) &&
+		  execute(s, "COMMIT", err);
 	if (!ok)
 		sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
 	return ok;
@@ -294,14 +306,14 @@ bool mc_statistics_add_layer(struct mc_statistics *s, const struct mc_layer_row 
 bool mc_statistics_layers_done(struct mc_statistics *s, size_t *ret_layers, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
-	if (!prepare(s, "SELECT \"index\" FROM layer ORDER BY \"index\"", &statement, err))
+	if (!mc_db_prepare(s, "SELECT \"index\" FROM layer ORDER BY \"index\"", &statement, err))
 		return false;
 	size_t done = 0;
 	int step;
 	while ((step = sqlite3_step(statement)) == SQLITE_ROW &&
 	       sqlite3_column_int64(statement, 0) == (sqlite3_int64)done)
 		done++;
-	bool ok = step == SQLITE_DONE || step == SQLITE_ROW || fail_sqlite(s, err);
+	bool ok = step == SQLITE_DONE || step == SQLITE_ROW || mc_db_fail(s, err);
 	sqlite3_finalize(statement);
 	*ret_layers = done;
 	return ok;
@@ -312,16 +324,16 @@ bool mc_statistics_forget(struct mc_statistics *s, size_t first, struct mc_error
 	static const char *const statements[] = {
 	    "DELETE FROM channel WHERE module IN (SELECT name FROM module WHERE layer >= ?1)",
 	    "DELETE FROM module WHERE layer >= ?1", "DELETE FROM expert WHERE layer >= ?1",
-	    "DELETE FROM layer WHERE \"index\" >= ?1"};
+	    "DELETE FROM site WHERE layer >= ?1", "DELETE FROM layer WHERE \"index\" >= ?1"};
 	if (!execute(s, "BEGIN IMMEDIATE", err))
 		return false;
 	bool ok = true;
 	for (size_t i = 0; ok && i < sizeof statements / sizeof *statements; i++) {
 		sqlite3_stmt *statement = NULL;
-		ok = prepare(s, statements[i], &statement, err);
+		ok = mc_db_prepare(s, statements[i], &statement, err);
 		if (ok) {
 			sqlite3_bind_int64(statement, 1, (sqlite3_int64)first);
-			ok = step_done(s, statement, err);
+			ok = mc_db_step(s, statement, err);
 		}
 		sqlite3_finalize(statement);
 	}
@@ -369,7 +381,7 @@ static struct mc_json *rows_json(
 		ok = mc_json_append(array, object, err) && add_columns(statement, 0, object, err);
 	}
 	if (ok && step != SQLITE_DONE)
-		ok = fail_sqlite(s, err);
+		ok = mc_db_fail(s, err);
 	sqlite3_finalize(statement);
 	if (ok)
 		return array;
@@ -381,15 +393,15 @@ struct mc_json *mc_statistics_modules_json(
     struct mc_statistics *s, const struct mc_module_filter *filter, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
-	if (!prepare(s,
+	if (!mc_db_prepare(s,
 		"SELECT * FROM module WHERE (?1 IS NULL OR layer = ?1) AND (?2 IS NULL OR expert = "
 		"?2)"
 		" AND (?3 IS NULL OR substr(name, 1, length(?3)) = ?3) ORDER BY rowid"
 		" LIMIT ?4 OFFSET ?5",
 		&statement, err))
 		return NULL;
-	bind_index(statement, 1, filter->layer);
-	bind_index(statement, 2, filter->expert);
+	mc_db_bind_index(statement, 1, filter->layer);
+	mc_db_bind_index(statement, 2, filter->expert);
 	sqlite3_bind_text(statement, 3, filter->prefix, -1, SQLITE_STATIC);
 	sqlite3_bind_int64(statement, 4, filter->limit > 0 ? (sqlite3_int64)filter->limit : -1);
 	sqlite3_bind_int64(statement, 5, (sqlite3_int64)filter->skip);
@@ -399,7 +411,7 @@ struct mc_json *mc_statistics_modules_json(
 struct mc_json *mc_statistics_layers_json(struct mc_statistics *s, struct mc_error *err)
 {
 	sqlite3_stmt *statement;
-	if (!prepare(s, "SELECT * FROM layer ORDER BY \"index\"", &statement, err))
+	if (!mc_db_prepare(s, "SELECT * FROM layer ORDER BY \"index\"", &statement, err))
 		return NULL;
 	return rows_json(s, statement, err);
 }
@@ -424,7 +436,7 @@ static bool read_experts(struct mc_statistics *s, sqlite3_stmt *statement,
 		expert->routing_weight = sqlite3_column_double(statement, 3);
 	}
 	sqlite3_reset(statement);
-	return step == SQLITE_DONE || fail_sqlite(s, err);
+	return step == SQLITE_DONE || mc_db_fail(s, err);
 }
 
 static bool add_layer_summary(struct mc_json *object, const struct mc_coverage_layer *coverage,
@@ -485,9 +497,9 @@ struct mc_json *mc_statistics_coverage_json(
 	struct mc_json *root = mc_json_new_object(), *array = mc_json_new_array();
 	uint64_t starved_total = 0;
 	bool ok = mc_json_set(root, "layers", array, err) &&
-		  prepare(s, "SELECT \"index\", name, tokens FROM layer ORDER BY \"index\"",
+		  mc_db_prepare(s, "SELECT \"index\", name, tokens FROM layer ORDER BY \"index\"",
 		      &layers, err) &&
-		  prepare(s,
+		  mc_db_prepare(s,
 		      "SELECT expert, tokens_routed AS routed, tokens_seen AS seen, routing_weight "
 		      "AS weight,"
 		      " share, source FROM expert WHERE layer = ? ORDER BY expert",
@@ -497,7 +509,7 @@ struct mc_json *mc_statistics_coverage_json(
 		ok = add_coverage_layer(
 		    s, layers, experts, floor_tokens, array, &starved_total, err);
 	if (ok && step != SQLITE_DONE)
-		ok = fail_sqlite(s, err);
+		ok = mc_db_fail(s, err);
 	ok = ok &&
 	     mc_json_set(root, "starved_total", mc_json_new_integer((int64_t)starved_total), err) &&
 	     mc_json_set(root, "floor_tokens", mc_json_new_integer((int64_t)floor_tokens), err);

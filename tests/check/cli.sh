@@ -77,6 +77,24 @@ printf 'model: %s\ndataset: %s\nrecipe: W8A16\n' "$model" "$work/data.jsonl" >"$
 expect 'a YAML spec' 0 'verdict: valid' "$moecal" run "$work/spec.yaml" -o "$work/yaml"
 expect 'a spec from standard input' 0 'verdict: valid' sh -c "printf '{\"model\": \"$model\", \"recipe\": \"W4A16\"}' | '$moecal' run - -o '$work/stdin'"
 
+# --- another recipe from a finished job
+expect 'derive' 0 'verdict: valid' "$moecal" derive "$work/out" --recipe FP8 -o "$work/derived"
+"$moecal" run --model "$model" --dataset "$work/data.jsonl" --recipe FP8 -o "$work/fresh" >/dev/null 2>&1
+for file in quantization.safetensors model/model.safetensors model/config.json model/recipe.yaml verdict.json spec.json; do
+	truth "derived and fresh: $file" cmp -s "$work/derived/$file" "$work/fresh/$file"
+done
+truth 'the manifest names the source' grep -q '"derived_from"' "$work/derived/manifest.json"
+expect 'derive, planned' 0 'as the source job learned it' "$moecal" derive "$work/out" --recipe NVFP4 --plan
+expect 'derive, a spec from standard input' 0 '"valid":true' sh -c "echo '{\"recipe\": \"W8A16\", \"threads\": 1}' | '$moecal' derive '$work/out' - -o '$work/derived-2' --json"
+expect 'derive, no folder' 2 'DIR is needed' "$moecal" derive --recipe FP8
+expect 'derive, no output' 2 'where the results go' "$moecal" derive "$work/out" --recipe FP8
+expect 'derive, no recipe' 2 'recipe: is required' "$moecal" derive "$work/out" -o "$work/x"
+expect 'derive, another precision' 2 'precision: is the source' "$moecal" derive "$work/out" --recipe FP8 --precision float32 -o "$work/x"
+expect 'derive, another model' 2 'model: is the source' "$moecal" derive "$work/out" --recipe FP8 --model "$work" -o "$work/x"
+expect 'derive, a search over inputs' 2 "input observer 'mse'" "$moecal" derive "$work/out" --recipe '{"scheme": "FP8", "ignore": ["lm_head"], "input_observer": "mse"}' -o "$work/x"
+expect 'derive, no job' 2 'manifest.json' "$moecal" derive "$work" --recipe FP8 -o "$work/x"
+truth 'nothing is left of what was refused' [ ! -e "$work/x" ]
+
 # --- bad specs
 expect 'unknown key' 2 "did you mean 'model'" sh -c "echo '{\"modle\": \"x\", \"recipe\": \"W4A16\"}' | '$moecal' run - -o '$work/x'"
 expect 'unknown preset' 2 'W4A17' "$moecal" run --model "$model" --recipe W4A17 -o "$work/x"

@@ -18,7 +18,7 @@ model="safetensors checkpoint weight_source config architecture model tokenizer 
 forward="tap forward"
 calib="moe_context observer coverage"
 quant="scheme match qparams power weight_observer rtn pack"
-run="recipe spec dequantize job plan calibrate statistics verdict evaluate parameters versions"
+run="recipe spec dequantize job derive plan calibrate statistics verdict evaluate parameters versions"
 
 allowed() {
 	case $1 in
@@ -78,7 +78,7 @@ wall 'openssl/' lib/base/sha256.c lib/base/base64.c
 wall 'cblas|lapacke|openblas' lib/math/linalg_openblas.c
 wall 'utf8proc' lib/model/tokenizer_normalize.c lib/model/tokenizer_unicode.c
 wall 'pcre2' lib/model/tokenizer_split.c lib/model/tokenizer_normalize.c lib/quant/match.c
-wall 'sqlite3' lib/run/statistics.c $(echo daemon/store*.[ch]) daemon/schema.c
+wall 'sqlite3' lib/run/statistics_db.h $(echo daemon/store*.[ch]) daemon/schema.c
 wall 'yaml' lib/run/recipe_yaml.c lib/run/recipe_yaml_write.c
 wall 'microhttpd' $(echo daemon/http*.c)
 wall 'curl/' $(echo daemon/cli/*.c)

@@ -168,6 +168,33 @@ static void test_blocks_and_workers_do_not_matter(void **state)
 	}
 }
 
+/* Packed to [heads, sequences] and back nothing that is folded changes. */
+static void test_packing_changes_no_fold(void **state)
+{
+	struct fixture *f = *state;
+	const struct mc_observer moving = {
+	    .kind = MC_OBSERVER_MOVING, .averaging_constant = 0.3, .dtype = MC_BF16};
+
+	for (size_t shape = 0; shape < SHAPES; shape++) {
+		size_t mark = mc_arena_mark(&f->arena), heads = shapes[shape].heads;
+		struct mc_head_ranges kept = filled(f, shape, 7, 1), moved = filled(f, shape, 7, 1);
+
+		mc_head_ranges_pack(&moved);
+		for (size_t i = heads * SEQUENCES; i < moved.pieces * SEQUENCES; i++)
+			moved.min[i] = moved.max[i] = NAN; /* of no use any more */
+		mc_head_ranges_unpack(&moved);
+		for (size_t head = 0; head <= heads; head++) {
+			size_t which = head < heads ? head : MC_NO_INDEX;
+			struct mc_range a = mc_head_ranges_range(&kept, which, &moving),
+					b = mc_head_ranges_range(&moved, which, &moving);
+			assert_memory_equal(&a.min, &b.min, sizeof a.min);
+			assert_memory_equal(&a.max, &b.max, sizeof a.max);
+			assert_int_equal(a.seen, b.seen);
+		}
+		mc_arena_rewind(&f->arena, mark);
+	}
+}
+
 static void test_nothing_seen(void **state)
 {
 	const struct mc_observer observer = {MC_OBSERVER_STATIC, 0, MC_F32};
@@ -229,6 +256,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    TEST(test_every_head),
 	    TEST(test_blocks_and_workers_do_not_matter),
+	    TEST(test_packing_changes_no_fold),
 	    TEST(test_nothing_seen),
 	    TEST(test_not_finite_is_refused_by_token_and_head),
 	    TEST(test_no_memory),

@@ -404,6 +404,42 @@ static void test_retention(void **state)
 	assert_int_equal(err.code, MC_NOT_FOUND);
 }
 
+/* A job that another is derived from stays, whatever its time, until that one is finished. */
+static void test_a_source_stays(void **state)
+{
+	struct job_input source = {"job", "a"}, gone = {"job", "gone"};
+	struct job_row job = {.id = "b",
+	    .principal = (char *)"",
+	    .spec = (char *)"{}",
+	    .request = (char *)"{}",
+	    .plan = (char *)"{}",
+	    .keep_ms = 1000000};
+	struct idempotency none = {"", NULL, "", ""};
+	enum store_added added;
+	char id[ID_SIZE];
+	struct mc_error err;
+
+	(void)state;
+	mc_error_init(&err);
+	add("a", "", NULL, NULL, 0, &wide, NULL);
+	move("a", JOB_QUEUED, JOB_CANCELED); /* its state is the caller's affair */
+	assert_false(store_job_add(store, &job, &gone, 1, &none, &wide, &added, id, &err));
+	assert_int_equal(err.code, MC_NOT_FOUND);
+	mc_error_init(&err);
+	assert_true(store_job_add(store, &job, &source, 1, &none, &wide, &added, id, &err));
+	assert_false(store_job_delete(store, "a", &err));
+	assert_int_equal(err.code, MC_CONFLICT);
+	assert_string_equal(err.text, "job b is derived from this one and is not finished");
+	mc_error_init(&err);
+	assert_false(store_job_expired(store, 100000, id, &err));
+	assert_int_equal(err.code, MC_NOT_FOUND);
+	mc_error_init(&err);
+	move("b", JOB_QUEUED, JOB_CANCELED);
+	assert_true(store_job_expired(store, 100000, id, &err));
+	assert_string_equal(id, "a");
+	assert_true(store_job_delete(store, "a", &err));
+}
+
 /* --- models and datasets -----------------------------------------------------------------------
  */
 
@@ -539,6 +575,7 @@ int main(void)
 	    WITH_STORE(test_only_the_newest_progress_is_kept),
 	    WITH_STORE(test_recovery),
 	    WITH_STORE(test_retention),
+	    WITH_STORE(test_a_source_stays),
 	    WITH_STORE(test_resources),
 	    WITH_STORE(test_one_process_a_folder),
 	    WITH_STORE(test_refused_files),
