@@ -99,6 +99,16 @@ static bool read_original(const struct mc_verification *v, const struct mc_found
 	return true;
 }
 
+/* The tensor that says how large a module is. */
+static const char *size_suffix(const struct mc_scheme *scheme)
+{
+	bool nibbles = scheme->format == MC_FORMAT_NVFP4 || scheme->format == MC_FORMAT_MXFP4;
+
+	if (scheme->format == MC_FORMAT_PACK)
+		return "weight_shape";
+	return nibbles ? "weight_packed" : "weight";
+}
+
 static bool check_found(const struct mc_verification *v, struct mc_found *m, struct mc_error *err)
 {
 	size_t mark = mc_arena_mark(v->env->arena);
@@ -116,7 +126,8 @@ static bool check_found(const struct mc_verification *v, struct mc_found *m, str
 	mc_verdict_pass(v->verdict, MC_CHECK_EXPECTED, 1);
 	if (m->rows == 0 || m->cols == 0) {
 		mc_verdict_fail(v->verdict, MC_CHECK_PRESENT,
-		    "%s: neither a weight nor weight_shape says how large it is", m->name);
+		    "%s.%s is missing or has another form, so nothing says how large %s is",
+		    m->name, size_suffix(check.scheme), m->name);
 		return take_parts(v, m, NULL, err);
 	}
 	if (!find_layout(v, m, &layout, &possible, err) ||

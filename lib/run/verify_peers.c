@@ -93,12 +93,11 @@ static size_t end_of_kind(const struct peers *peers, size_t first)
 
 /* --- dtypes ----------------------------------------------------------------------------------- */
 
-/* Where most of a kind agree, the others are wrong; where too few are, everyone speaks for itself.
- */
-static void settle_kind(const struct peers *peers, size_t first, size_t end, enum mc_dtype fallback)
+/* The dtype that more than half of the peers have; else `otherwise`. */
+static enum mc_dtype most_have(
+    const struct peers *peers, size_t first, size_t end, enum mc_dtype otherwise)
 {
 	size_t votes[MC_DTYPE_COUNT] = {0}, known = 0;
-	enum mc_dtype most = fallback;
 
 	for (size_t i = first; i < end; i++)
 		if (peers->list[i].found->dt < MC_DTYPE_COUNT) {
@@ -107,23 +106,24 @@ static void settle_kind(const struct peers *peers, size_t first, size_t end, enu
 		}
 	for (unsigned d = 0; d < MC_DTYPE_COUNT; d++)
 		if (2 * votes[d] > known)
-			most = (enum mc_dtype)d;
-	for (size_t i = first; i < end; i++) {
-		struct mc_found *m = peers->list[i].found;
-		if (m->dt == MC_DTYPE_COUNT || (known >= LEAST && 2 * votes[most] > known))
-			m->dt = most;
-	}
+			return (enum mc_dtype)d;
+	return otherwise;
 }
 
+/* Where a kind does not agree, those who differ from most of it, or of all, are wrong. A kind of
+ * its own may have a dtype of its own. */
 bool mc_verify_settle_dtypes(struct mc_verification *v, struct mc_error *err)
 {
 	struct peers peers;
 
 	if (!collect(v, &peers, err))
 		return false;
+	enum mc_dtype overall = most_have(&peers, 0, peers.count, v->dtype);
 	for (size_t i = 0, end; i < peers.count; i = end) {
 		end = end_of_kind(&peers, i);
-		settle_kind(&peers, i, end, v->dtype);
+		enum mc_dtype most = most_have(&peers, i, end, overall);
+		for (size_t k = i; k < end; k++)
+			peers.list[k].found->dt = most;
 	}
 	release(&peers);
 	return true;
