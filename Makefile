@@ -198,13 +198,13 @@ check-contract: all ## generated requests (schemathesis) and answers held agains
 	@bash tests/contract/run.sh $(MOECALD) $(MOECAL)
 check-monitoring: all ## alert rules, dashboard and a real scrape (promtool)
 	@sh tests/check/monitoring.sh $(MOECALD) $(MOECAL)
-check-full: deps-full check check-asan check-tsan check-clang check-crash check-load check-browser check-contract check-monitoring parity-models parity parity-tokenizers parity-perplexity ## everything, needs ../shared
+check-full: deps-full check check-asan check-tsan check-clang check-crash check-load check-browser check-contract check-monitoring parity-models parity parity-tokenizers parity-perplexity parity-verify ## everything, needs ../shared
 
 # --- doors: compare with reference results; FIXTURES=DIR points at other cases ----------------------
 
 SHARED ?= ../shared
 comma := ,
-.PHONY: parity parity-models parity-tokenizers parity-perplexity interop
+.PHONY: parity parity-models parity-tokenizers parity-perplexity parity-verify interop
 # Cases that must pass; others are skipped by name while their scheme is not there yet.
 PARITY_REQUIRED := W*,INT8,FP8,FP8.f32,FP8-routed*,FP8_DYNAMIC*,FP8_BLOCK,NVFP4*,MXFP*,fp8-*,nvfp4-*,mxfp4-*,mixed-*,w4a16-*,w4a8-*,w8a8-*,ignore-*,kv-fp8*,attention-fp8*
 parity: deps $(BUILD)/doors/parity ## quantized tensors against llm-compressor's
@@ -213,6 +213,12 @@ parity-models: deps $(BUILD)/doors/parity_models ## forward passes against trans
 	@$(BUILD)/doors/parity_models $(if $(FIXTURES),,--only 'qwen3_moe*,mixtral*') $(or $(FIXTURES),$(SHARED)/fixtures/architectures)
 parity-tokenizers: deps $(BUILD)/doors/parity_tokenizers ## token ids against the tokenizers library's
 	@$(BUILD)/doors/parity_tokenizers $(if $(FIXTURES),,--require qwen2$(comma)qwen35$(comma)llama3$(comma)gpt_oss$(comma)mixtral$(comma)deepseek_v3) $(or $(FIXTURES),$(SHARED)/fixtures/tokenizers)
+# The folder of FIXTURES holds good checkpoints and faults.json; SEEDS=N makes N more rounds of each fault elsewhere.
+FAULTS = $(or $(FIXTURES),$(SHARED)/fixtures/quantization/verify)
+SEEDS ?= 2
+parity-verify: deps all ## moecal verify against planted faults: each must be found and named, good checkpoints must pass
+	@python3 tests/doors/verify_faults.py $(MOECAL) $(FAULTS) $(or $(wildcard $(FAULTS)/make_faults.py),$(SHARED)/fixtures/quantization/verify/make_faults.py) \
+		--models $(or $(MODELS),$(SHARED)/models) --seeds $(SEEDS)
 parity-perplexity: deps all ## perplexity of a real model against transformers'
 	@sh tests/doors/perplexity.sh $(MOECAL) $(SHARED)
 interop: all $(BUILD)/doors/logits ## checkpoints that we wrote, loaded by transformers (Python packages in build/venv)

@@ -189,6 +189,7 @@ int command_derive(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_coverage(int argc, char **argv);
+int command_diff(int argc, char **argv);
 int command_quantization(int argc, char **argv);
 int command_evaluate(int argc, char **argv);
 int command_tokenize(int argc, char **argv);

@@ -16,38 +16,24 @@
 /* The flags and operands that these commands share. */
 struct arguments {
 	const char *operand[2];
-	int operands;
+	size_t operands;
 	bool json, all;
 	const char *original;
-	long long limit;
+	int64_t limit;
 };
 
-static int read_arguments(struct arguments *a, int argc, char **argv, int most)
+static int read_arguments(struct arguments *a, int argc, char **argv, size_t most)
 {
 	*a = (struct arguments){.limit = 20};
-	for (int i = 1; i < argc; i++) {
-		bool has_value = i + 1 < argc;
-		char *end;
-		if (strcmp(argv[i], "--json") == 0)
-			a->json = true;
-		else if (strcmp(argv[i], "--all") == 0)
-			a->all = true;
-		else if (strcmp(argv[i], "--original") == 0 && has_value)
-			a->original = argv[++i];
-		else if (strcmp(argv[i], "--limit") == 0 && has_value) {
-			a->limit = strtoll(argv[++i], &end, 10);
-			if (*end != '\0' || a->limit < 0)
-				return usage_error(
-				    argv[0], "--limit needs a count, not '%s'", argv[i]);
-		} else if (argv[i][0] == '-')
-			return usage_error(
-			    argv[0], "there is no option %s, or it needs a value", argv[i]);
-		else if (a->operands == most)
-			return usage_error(argv[0], "too many operands: '%s'", argv[i]);
-		else
-			a->operand[a->operands++] = argv[i];
-	}
-	return a->operands > 0 ? EXIT_DONE : usage_error(argv[0], "a folder is needed");
+	const struct option_row table[] = {{"--json", OPTION_FLAG, &a->json, 0, 0},
+	    {"--all", OPTION_FLAG, &a->all, 0, 0},
+	    {"--original", OPTION_TEXT, &a->original, 0, 0},
+	    {"--limit", OPTION_INTEGER, &a->limit, 0, INT64_MAX}, {0}};
+	int code = options_read(table, argc, argv, a->operand, most, &a->operands);
+
+	if (code == EXIT_DONE && a->operands == 0)
+		return usage_error(argv[0], "a folder is needed");
+	return code;
 }
 
 /* --- coverage --------------------------------------------------------------------------------- */

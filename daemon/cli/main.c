@@ -72,6 +72,15 @@ static const struct command commands[] = {
 	"  --all                every layer, not only the poorest\n  --json\n\nExamples:\n"
 	"  moecal coverage out\n",
 	command_coverage},
+    {"diff", "A B", "how far the calibrations of two job folders are apart",
+	"  --threshold X        exit code 1 when a difference is larger than X, or something is in one "
+	"only\n"
+	"  --limit N            at most N rows a table (default 8; 0: all); JSON has all\n  --json\n\n"
+	"Differences are relative: 0 for equal ones, 1 for a number against 0. That of coverage is the "
+	"part of a\n"
+	"layer's routed tokens that goes to another expert.\n\nExamples:\n"
+	"  moecal diff out-monday out-tuesday\n  moecal diff out again --threshold 0\n",
+	command_diff},
     {"quantization", "DIR [NAME]", "the parameters of a job; NAME selects by prefix",
 	"  --limit N            at most N parameters (default 20; 0: all)\n  --json\n\nExamples:\n"
 	"  moecal quantization out model.layers.0.mlp.experts.3\n",

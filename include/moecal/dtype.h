@@ -68,6 +68,8 @@ float mc_round_to(enum mc_dtype dtype, float v);
 /* n elements. `from`/`to` need no alignment. widen: F32, F16, BF16, F8_E4M3 -> f32 (others asserted);
  * narrow: f32 -> F32, F16, BF16, F8_E4M3. */
 void mc_widen(enum mc_dtype from_dtype, const void *from, float *to, size_t n);
+/* E8M0 exponents as the powers of two that they stand for; 255 is NaN. */
+void mc_widen_exponents(const void *from, float *to, size_t n);
 void mc_narrow(const float *from, enum mc_dtype to_dtype, void *to, size_t n);
 
 #endif

@@ -46,6 +46,7 @@ struct mc_module {
 	 * NULL for containers, tied head. */
 	const struct mc_ckpt_tensor *weight;
 	const struct mc_ckpt_tensor *bias;   /* or NULL */
+	bool has_bias;                       /* config.json gives it one */
 	uint64_t weight_offset;              /* bytes into the tensor (a slice of a fused one) */
 	uint64_t scratch_bytes;              /* arena bytes that making the weight takes; 0: it is stored */
 	const struct mc_moe_behaviour *behaviour;
@@ -85,6 +86,16 @@ bool mc_model_open(struct mc_model *model, const struct mc_roots *roots, const c
  * read and makes those weights. Until it is closed the struct must stay where it is. */
 bool mc_model_open_with(struct mc_model *model, const struct mc_roots *roots, const char *folder,
     const struct mc_weight_source *source, struct mc_error *err) MC_CHECKED;
+/*
+ * Only what config.json says: all modules with their sizes, whatever the checkpoint stores of them and
+ * however. weight and bias stay NULL, but for slices of tensors that hold all experts of a layer.
+ * Errors: those of config.json; CORRUPT for such a tensor with another shape.
+ */
+bool mc_model_outline(struct mc_model *model, const struct mc_roots *roots, const char *folder,
+    struct mc_error *err) MC_CHECKED;
+/* Whether a tensor of no module may be there all the same: of towers and heads that releases carry, of
+ * layers behind the last one, of a tied head. */
+bool mc_model_carries(const struct mc_model *model, const char *name);
 void mc_model_close(struct mc_model *model);
 
 /* What config.json says about an earlier quantization, at any of the places where loaders look; NULL:

@@ -65,6 +65,12 @@ bool mc_all_finite(const float *x, size_t n);
 void mc_sums(const float *x, size_t n, double *ret_sum, double *ret_sum_squares);
 /* sum over i of (a-b)^2 and of a^2, float64, fixed order: relative error = sqrt(first/second) */
 void mc_error_sums(const float *a, const float *b, size_t n, double *ret_difference, double *ret_square);
+/* |a - b| / max(|a|, |b|) of n pairs: the largest, their sum, and how many are not 0. Equal ones are 0,
+ * others of which one is not finite are infinite. */
+size_t mc_relative_differences(const float *a, const float *b, size_t n, double *ret_largest,
+    double *ret_sum);
+/* How many of n elements of `size` bytes (1, 2, 4 or 8) differ in any bit. */
+size_t mc_count_unlike(const void *a, const void *b, size_t size, size_t n);
 
 /*
  * Per-channel statistics of rows x [rows, n] (row stride ldx), added in row order:

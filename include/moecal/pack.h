@@ -8,7 +8,7 @@
 
 #include "moecal/rtn.h"
 
-#define MC_MAX_PACKED 6
+#define MC_MAX_PACKED 8
 
 /* One tensor of a module: suffix "weight_packed", ... */
 struct mc_packed_tensor {

@@ -48,4 +48,14 @@ bool mc_rtn_given(const struct mc_weight *weight, const struct mc_quant_args *ar
 void mc_quantized_row(const struct mc_quantized *q, const struct mc_quant_args *args, enum mc_dtype dt,
     size_t row, float *out);
 
+/* What can be wrong with codes that somebody wrote: integers outside the range of their bits, floats that
+ * are NaN; zero points likewise. How many. */
+size_t mc_quantized_bad_codes(const struct mc_quantized *q, const struct mc_quant_args *args);
+size_t mc_quantized_bad_zero_points(const struct mc_quantized *q, const struct mc_quant_args *args);
+/* Whether every code stands for zero. */
+bool mc_quantized_is_zero(const struct mc_quantized *q, const struct mc_quant_args *args);
+/* How large its weights may be: mean log2 of what the last code stands for, over the scales that are
+ * positive and finite; NAN when none is. */
+double mc_quantized_level(const struct mc_quantized *q, const struct mc_quant_args *args);
+
 #endif

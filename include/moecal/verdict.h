@@ -17,6 +17,8 @@ struct mc_check {
 };
 
 #define MC_CHECKS(X)                                                                               \
+	X(MC_CHECK_FILES, "files-complete")                                                        \
+	X(MC_CHECK_CONFIG, "config-consistent")                                                    \
 	X(MC_CHECK_PRESENT, "parameters-present")                                                  \
 	X(MC_CHECK_EXPECTED, "no-unexpected-tensors")                                              \
 	X(MC_CHECK_SHAPES, "shapes-and-dtypes")                                                    \
@@ -24,6 +26,7 @@ struct mc_check {
 	X(MC_CHECK_POSITIVE, "scales-positive")                                                    \
 	X(MC_CHECK_CODES, "codes-in-range")                                                        \
 	X(MC_CHECK_FUSED, "fused-scales-shared")                                                   \
+	X(MC_CHECK_PROPORTION, "scales-in-proportion")                                             \
 	X(MC_CHECK_SOURCES, "expert-sources-named")                                                \
 	X(MC_CHECK_REREAD, "written-equals-computed")                                              \
 	X(MC_CHECK_BOUND, "dequantized-within-bound")
@@ -51,9 +54,12 @@ bool mc_verdict_valid(const struct mc_verdict *verdict);
 struct mc_json *mc_verdict_json(const struct mc_verdict *verdict, struct mc_error *err) MC_CHECKED;
 
 /*
- * Checks a compressed-tensors checkpoint folder by itself: config, presence, shapes, finiteness,
- * signs, codes. original (may be NULL): the folder it was made from; then dequantized weights are
- * compared within the scheme's bound. Returns false only when the folder cannot be read at all.
+ * Checks a compressed-tensors checkpoint folder by itself: index and shards, config.json, presence,
+ * shapes, finiteness, signs, codes, global scales of merged linears, proportions. original (may be
+ * NULL): the folder it was made from; then dequantized weights are compared within the scheme's bound.
+ * Whatever is wrong with the folder's files is a failed check, and true is returned; false: there is no
+ * such folder, or none of safetensors (NOT_FOUND, INVALID); it is not quantized (INVALID); not in a way
+ * that can be checked (UNSUPPORTED); the original cannot be opened; IO, NO_MEMORY, CANCELED.
  */
 bool mc_verify_checkpoint(struct mc_verdict *verdict, const char *folder, const char *original,
     const struct mc_env *env, struct mc_error *err) MC_CHECKED;

@@ -249,3 +249,9 @@ void mc_narrow(const float *from, enum mc_dtype to_dtype, void *to, size_t n)
 		narrow_many_e4m3(from, to, n);
 	}
 }
+
+void mc_widen_exponents(const void *from, float *to, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		to[i] = mc_e8m0_to_f32(((const uint8_t *)from)[i]);
+}

@@ -4,6 +4,7 @@
 #include "moecal/ops.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "moecal/error.h"
 #include "moecal/simd.h"
@@ -118,4 +119,35 @@ MC_SIMD void mc_error_sums(
 	}
 	*ret_difference = mc_fold_sum(difference);
 	*ret_square = mc_fold_sum(square);
+}
+
+/* Few are compared, and never in a hot place: plain and in order. */
+size_t mc_relative_differences(
+    const float *a, const float *b, size_t n, double *ret_largest, double *ret_sum)
+{
+	double largest = 0, sum = 0;
+	size_t differ = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		double x = (double)a[i], y = (double)b[i], d = 0;
+		if (x != y)
+			d = isfinite(x) && isfinite(y)
+				? fabs(x - y) / fmax(fabs(x), fabs(y))
+				: INFINITY;
+		differ += d != 0;
+		largest = fmax(largest, d);
+		sum += d;
+	}
+	*ret_largest = largest;
+	*ret_sum = sum;
+	return differ;
+}
+
+size_t mc_count_unlike(const void *a, const void *b, size_t size, size_t n)
+{
+	size_t differ = 0;
+
+	for (size_t i = 0; i < n; i++)
+		differ += memcmp((const char *)a + i * size, (const char *)b + i * size, size) != 0;
+	return differ;
 }

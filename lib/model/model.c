@@ -170,6 +170,23 @@ bool mc_model_open_with(struct mc_model *model, const struct mc_roots *roots, co
 	return false;
 }
 
+bool mc_model_outline(
+    struct mc_model *model, const struct mc_roots *roots, const char *folder, struct mc_error *err)
+{
+	/* a source that is never asked: config.json may say that the checkpoint is quantized */
+	static const struct mc_weight_source nobody = {.open = NULL};
+
+	*model = (struct mc_model){.source = &nobody};
+	if (!mc_checkpoint_open(&model->checkpoint, roots, folder, err))
+		return false;
+	bool ok = read_config(model, err) && parse_config(model, err) &&
+		  mc_model_build_outline(model, err) && make_index(model, err);
+	model->source = NULL;
+	if (!ok)
+		mc_model_close(model);
+	return ok;
+}
+
 void mc_model_close(struct mc_model *model)
 {
 	for (size_t i = 0; i < model->modules_count; i++)

@@ -18,9 +18,8 @@
 struct builder {
 	struct mc_model *model;
 	const struct mc_arch_names *names;
-	size_t capacity, biases_capacity;
+	size_t capacity;
 	bool *claimed; /* [checkpoint.count] */
-	bool *biased;  /* [modules_count]: has config.json given it a bias? */
 	struct mc_error *err;
 };
 
@@ -92,10 +91,6 @@ static struct mc_module *add(struct builder *b, const char *pattern, size_t laye
 	bool grown = mc_grow(&modules, &b->capacity, model->modules_count + 1,
 	    sizeof *model->modules, "modules", b->err);
 	model->modules = modules;
-	void *biased = b->biased;
-	grown = grown && mc_grow(&biased, &b->biases_capacity, model->modules_count + 1,
-			     sizeof *b->biased, "modules", b->err);
-	b->biased = biased;
 	if (!grown)
 		return NULL;
 	struct mc_module *m = mc_alloc(1, sizeof *m, "module", b->err);
@@ -108,7 +103,6 @@ static struct mc_module *add(struct builder *b, const char *pattern, size_t laye
 		free(m);
 		return NULL;
 	}
-	b->biased[model->modules_count] = false;
 	model->modules[model->modules_count++] = m;
 	return m;
 }
@@ -130,7 +124,7 @@ static bool add_weight(struct builder *b, const char *pattern, size_t layer, siz
 		return false;
 	m->rows = rows;
 	m->cols = cols;
-	b->biased[b->model->modules_count - 1] = bias;
+	m->has_bias = bias;
 	return true;
 }
 
@@ -347,7 +341,7 @@ static bool claim_module(struct builder *b, size_t index)
 		snprintf(name, sizeof name, "%s.weight", m->name);
 		m->weight = claim(b, name, m->kind == MC_KIND_NORM ? 1 : 2, shape);
 	}
-	if (m->weight == NULL || !b->biased[index])
+	if (m->weight == NULL || !m->has_bias)
 		return m->weight != NULL;
 	snprintf(name, sizeof name, "%s.bias", m->name);
 	m->bias = claim(b, name, 1, shape);
@@ -476,6 +470,25 @@ bool mc_model_build(struct mc_model *model, struct mc_error *err)
 		  (!asks || model->source->open(model, &model->source_state, err)) &&
 		  claim_all(&b) && check_left_over(&b);
 	free(b.claimed);
-	free(b.biased);
 	return ok;
+}
+
+bool mc_model_build_outline(struct mc_model *model, struct mc_error *err)
+{
+	struct builder b = {.model = model, .err = err};
+
+	choose_names(&b);
+	b.claimed = mc_alloc(
+	    model->checkpoint.count + 1, sizeof *b.claimed, "claimed tensors", err);
+	bool ok = b.claimed != NULL && add_all(&b);
+	free(b.claimed);
+	return ok;
+}
+
+bool mc_model_carries(const struct mc_model *model, const char *name)
+{
+	struct builder b = {.model = (struct mc_model *)model};
+
+	choose_names(&b);
+	return may_stay(&b, name);
 }

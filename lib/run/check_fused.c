@@ -93,8 +93,9 @@ static bool check_tuple(struct mc_verdict *verdict, const struct mc_tensor_sourc
 			mc_verdict_pass(verdict, MC_CHECK_FUSED, 1);
 		} else if (there) {
 			mc_verdict_fail(verdict, MC_CHECK_FUSED,
-			    "%.*s%s.%s is %.9g, that of %s is %.9g: engines merge the two", length,
-			    parent, tuple[i], suffix, (double)other, tuple[first], (double)scale);
+			    "%.*s%s.%s is %.9g, %.*s%s.%s is %.9g: engines merge the two", length,
+			    parent, tuple[first], suffix, (double)scale, length, parent, tuple[i],
+			    suffix, (double)other);
 		} else if (required) {
 			if (!is_there(source, parent, length, tuple[i], &there, err))
 				return false;

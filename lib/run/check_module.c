@@ -117,21 +117,6 @@ static bool read_tensors(struct mc_verdict *verdict, const struct mc_module_chec
 	return true;
 }
 
-/* Groups of columns in an older program's order; only where somebody else wrote the checkpoint. */
-static bool add_g_idx(const struct mc_module_check *check, const struct mc_tensor_source *source,
-    struct mc_packed *packed, struct mc_error *err)
-{
-	char *name = mc_format(err, "%s.weight_g_idx", check->name);
-	bool there = name != NULL && check->computed == NULL && source->parts == NULL &&
-		     mc_source_find(source, name) != NULL && packed->count < MC_MAX_PACKED;
-
-	if (there)
-		packed->items[packed->count++] = (struct mc_packed_tensor){.suffix = "weight_g_idx",
-		    .tensor = {.dtype = MC_I32, .rank = 1, .shape = {check->cols}}};
-	free(name);
-	return name != NULL;
-}
-
 /* Codes in one form: a weight beside weight_packed is one that was left there. */
 static bool check_one_form(struct mc_verdict *verdict, const struct mc_module_check *check,
     const struct mc_tensor_source *source, const struct mc_packed *packed, struct mc_error *err)
@@ -211,24 +196,20 @@ static void check_scales(struct mc_verdict *verdict, const char *name, const cha
 static void check_codes(
     struct mc_verdict *verdict, const struct mc_module_check *check, const struct mc_quantized *q)
 {
-	const struct mc_quant_args *args = &check->scheme->weights;
-	struct mc_code_range range = mc_code_range(args);
-	size_t bad = 0, n = q->rows * q->cols, scales = q->scale_rows * q->scale_cols;
+	size_t zeros = q->zero_point == NULL ? 0 : q->scale_rows * q->scale_cols;
+	size_t bad = mc_quantized_bad_codes(q, &check->scheme->weights);
+	size_t bad_zeros = mc_quantized_bad_zero_points(q, &check->scheme->weights);
 
-	for (size_t i = 0; i < n; i++)
-		if (args->type == MC_QUANT_FLOAT && args->num_bits == 4)
-			bad += (uint8_t)q->codes[i] > 0xf;
-		else if (args->type == MC_QUANT_FLOAT)
-			bad += ((uint8_t)q->codes[i] & 0x7f) == 0x7f; /* E4M3 NaN */
-		else
-			bad += (float)q->codes[i] < range.min || (float)q->codes[i] > range.max;
-	for (size_t i = 0; q->zero_point != NULL && i < scales; i++)
-		bad += (float)q->zero_point[i] < range.min || (float)q->zero_point[i] > range.max;
 	if (bad > 0)
-		mc_verdict_fail(verdict, MC_CHECK_CODES,
-		    "%s: %zu codes or zero points are out of range", check->name, bad);
+		mc_verdict_fail(verdict, MC_CHECK_CODES, "%s.weight: %zu of %zu codes are %s",
+		    check->name, bad, q->rows * q->cols,
+		    check->scheme->weights.type == MC_QUANT_FLOAT ? "NaN" : "out of range");
 	else
 		mc_verdict_pass(verdict, MC_CHECK_CODES, 1);
+	if (bad_zeros > 0)
+		mc_verdict_fail(verdict, MC_CHECK_CODES,
+		    "%s.weight_zero_point: %zu of %zu values are out of range", check->name,
+		    bad_zeros, zeros);
 }
 
 static double dt_epsilon(enum mc_dtype dt)
@@ -340,6 +321,10 @@ static void check_single_scales(
 		    strcmp(suffix, suffixes[2]) != 0)
 			continue;
 		mc_widen(t->dtype, t->data, &scale, 1);
+		if (check->facts != NULL && suffix[0] == 'i') {
+			check->facts->input_suffix = suffix;
+			check->facts->input_level = scale > 0 ? log2(scale) : NAN;
+		}
 		if (fpclassify(scale) == FP_SUBNORMAL && t->dtype != MC_F16)
 			mc_verdict_fail(verdict, MC_CHECK_POSITIVE,
 			    "%s.%s is %g, as memory that was never written", check->name, suffix,
@@ -347,50 +332,6 @@ static void check_single_scales(
 		else
 			check_scales(verdict, check->name, suffix, &scale, 1);
 	}
-}
-
-bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *check,
-    const struct mc_tensor_source *source, struct mc_arena *arena, struct mc_error *err)
-{
-	size_t mark = mc_arena_mark(arena);
-	struct mc_packed packed;
-	struct mc_quantized q;
-	bool complete;
-
-	if (!mc_pack_layout(
-		check->scheme, check->dt, check->rows, check->cols, check->name, &packed, err) ||
-	    !check_one_form(verdict, check, source, &packed, err) ||
-	    !add_g_idx(check, source, &packed, err) ||
-	    !read_tensors(verdict, check, source, &packed, arena, &complete, err))
-		return false;
-	bool ok = true;
-	if (complete) {
-		ok = check->computed == NULL ||
-		     compare_computed(verdict, check, &packed, arena, err);
-		check_single_scales(verdict, check, &packed);
-		ok = ok && mc_unpack(check->scheme, &packed, check->rows, check->cols, check->name,
-			       arena, &q, err);
-		if (ok) {
-			check_scales(verdict, check->name, "weight_scale", q.scale,
-			    q.scale_rows * q.scale_cols);
-			check_codes(verdict, check, &q);
-			ok = check->original == NULL || check_bound(verdict, check, &q, arena, err);
-		}
-	}
-	mc_arena_rewind(arena, mark);
-	return ok;
-}
-
-/* --- attention -------------------------------------------------------------------------------- */
-
-uint64_t mc_check_attention_bytes(const struct mc_packed *layout)
-{
-	uint64_t bytes = 0;
-
-	for (size_t i = 0; i < layout->count; i++) /* as written, as computed, and as floats */
-		bytes += 2 * (mc_tensor_bytes(&layout->items[i].tensor) + 64) +
-			 mc_tensor_elements(&layout->items[i].tensor) * sizeof(float) + 64;
-	return bytes;
 }
 
 static void check_zero_points(struct mc_verdict *verdict, const char *name, const char *what,
@@ -410,6 +351,92 @@ static void check_zero_points(struct mc_verdict *verdict, const char *name, cons
 		    "%s.%s: %zu of %zu zero points are out of range", name, what, bad, count);
 	else
 		mc_verdict_pass(verdict, MC_CHECK_CODES, 1);
+}
+
+static void check_input_zero_point(
+    struct mc_verdict *verdict, const struct mc_module_check *check, const struct mc_packed *packed)
+{
+	for (size_t i = 0; i < packed->count; i++)
+		if (strcmp(packed->items[i].suffix, "input_zero_point") == 0)
+			check_zero_points(verdict, check->name, packed->items[i].suffix,
+			    &packed->items[i].tensor, &check->scheme->input);
+}
+
+/* Older checkpoints say the group of each column; there it is read with the rest. */
+static bool add_order(const struct mc_module_check *check, const struct mc_tensor_source *source,
+    struct mc_packed *packed, struct mc_error *err)
+{
+	char *name = mc_format(err, "%s.weight_g_idx", check->name);
+
+	if (name == NULL)
+		return false;
+	if (check->scheme->weights.strategy == MC_STRATEGY_GROUP &&
+	    mc_source_find(source, name) != NULL && packed->count < MC_MAX_PACKED)
+		packed->items[packed->count++] = (struct mc_packed_tensor){.suffix = "weight_g_idx",
+		    .tensor = {.dtype = MC_I32, .rank = 1, .shape = {check->cols}}};
+	free(name);
+	return true;
+}
+
+/* All tensors are there with data. */
+static bool check_values(struct mc_verdict *verdict, const struct mc_module_check *check,
+    const struct mc_packed *packed, struct mc_arena *arena, struct mc_error *err)
+{
+	struct mc_quantized q;
+	struct mc_error inner;
+
+	mc_error_init(&inner);
+	check_single_scales(verdict, check, packed);
+	check_input_zero_point(verdict, check, packed);
+	if (!mc_unpack(
+		check->scheme, packed, check->rows, check->cols, check->name, arena, &q, &inner)) {
+		if (inner.code != MC_CORRUPT)
+			return mc_fail(err, inner.code, inner.where, "%s", inner.text);
+		mc_verdict_fail(verdict, MC_CHECK_SHAPES, "%s %s", inner.where, inner.text);
+		return true;
+	}
+	check_scales(verdict, check->name, "weight_scale", q.scale, q.scale_rows * q.scale_cols);
+	check_codes(verdict, check, &q);
+	if (check->facts != NULL) {
+		check->facts->known = true;
+		check->facts->is_zero = mc_quantized_is_zero(&q, &check->scheme->weights);
+		check->facts->weight_level = mc_quantized_level(&q, &check->scheme->weights);
+	}
+	return check->original == NULL || check_bound(verdict, check, &q, arena, err);
+}
+
+bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *check,
+    const struct mc_tensor_source *source, struct mc_arena *arena, struct mc_error *err)
+{
+	size_t mark = mc_arena_mark(arena);
+	struct mc_packed packed;
+	bool complete;
+
+	if (check->facts != NULL)
+		*check->facts = (struct mc_scale_facts){.weight_level = NAN, .input_level = NAN};
+	bool ok = mc_pack_layout(check->scheme, check->dt, check->rows, check->cols, check->name,
+		      &packed, err) &&
+		  check_one_form(verdict, check, source, &packed, err) &&
+		  add_order(check, source, &packed, err) &&
+		  read_tensors(verdict, check, source, &packed, arena, &complete, err);
+	if (ok && complete)
+		ok = (check->computed == NULL ||
+			 compare_computed(verdict, check, &packed, arena, err)) &&
+		     check_values(verdict, check, &packed, arena, err);
+	mc_arena_rewind(arena, mark);
+	return ok;
+}
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+uint64_t mc_check_attention_bytes(const struct mc_packed *layout)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < layout->count; i++) /* as written, as computed, and as floats */
+		bytes += 2 * (mc_tensor_bytes(&layout->items[i].tensor) + 64) +
+			 mc_tensor_elements(&layout->items[i].tensor) * sizeof(float) + 64;
+	return bytes;
 }
 
 bool mc_check_attention(struct mc_verdict *verdict, const struct mc_module_check *check,

@@ -19,6 +19,15 @@ const struct mc_st_entry *mc_source_find(const struct mc_tensor_source *source, 
 bool mc_source_read(const struct mc_tensor_source *source, const char *name, void *into,
     struct mc_error *err) MC_CHECKED;
 
+/* What is compared between modules of one kind. */
+struct mc_scale_facts {
+	bool known;
+	bool is_zero;             /* every code stands for zero */
+	double weight_level;      /* mean log2 of what the last code stands for; not finite: none */
+	double input_level;       /* log2 of the scale of its inputs; NAN: none is stored */
+	const char *input_suffix; /* of that one; static */
+};
+
 struct mc_module_check {
 	const char *name;
 	const struct mc_scheme *scheme;
@@ -26,6 +35,7 @@ struct mc_module_check {
 	size_t rows, cols;
 	const struct mc_weight *original; /* or NULL: no bound is checked */
 	const struct mc_parts *computed;  /* or NULL: nothing to compare with */
+	struct mc_scale_facts *facts;     /* or NULL: not asked for */
 };
 
 /* Arena bytes that one check takes at most, without the original's weight. */

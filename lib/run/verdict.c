@@ -36,6 +36,29 @@ void mc_verdict_pass(struct mc_verdict *verdict, enum mc_check_id check, uint64_
 	verdict->checks[check].counted += count;
 }
 
+/* Names come from files and are cut to fit; a character that was cut is no text any more. */
+static void make_text(char *text)
+{
+	for (unsigned char *p = (unsigned char *)text; *p != '\0'; p++) {
+		size_t more = *p < 0x80   ? 0
+			      : *p < 0xc2 ? 9
+			      : *p < 0xe0 ? 1
+			      : *p < 0xf0 ? 2
+			      : *p < 0xf5 ? 3
+					  : 9;
+		size_t there = 0;
+		while (there < more && (p[there + 1] & 0xc0) == 0x80)
+			there++;
+		bool whole = there == more && !(*p == 0xe0 && p[1] < 0xa0) &&
+			     !(*p == 0xed && p[1] > 0x9f) && !(*p == 0xf0 && p[1] < 0x90) &&
+			     !(*p == 0xf4 && p[1] > 0x8f);
+		if (whole)
+			p += more;
+		else
+			*p = '?';
+	}
+}
+
 void mc_verdict_fail(struct mc_verdict *verdict, enum mc_check_id check, const char *fmt, ...)
 {
 	struct mc_check *c = &verdict->checks[check];
@@ -52,6 +75,7 @@ void mc_verdict_fail(struct mc_verdict *verdict, enum mc_check_id check, const c
 	va_start(args, fmt);
 	vsnprintf(text, sizeof text, fmt, args);
 	va_end(args);
+	make_text(text);
 	char *copy = mc_strdup(text, &err);
 	if (copy != NULL)
 		c->examples[c->examples_count++] = copy;
@@ -63,7 +87,8 @@ bool mc_verdict_valid(const struct mc_verdict *verdict)
 	for (size_t i = 0; i < MC_CHECK_COUNT; i++) {
 		if (verdict->checks[i].failed > 0)
 			return false;
-		any = any || verdict->checks[i].counted > 0;
+		any = any || (i != MC_CHECK_FILES && i != MC_CHECK_CONFIG &&
+				 verdict->checks[i].counted > 0);
 	}
 	return any; /* nothing checked proves nothing */
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "quantize_attention.h"
+#include "verify_parts.h"
 
 #include "moecal/alloc.h"
 #include "moecal/architecture.h"
@@ -43,7 +44,9 @@ static bool find_modules(
 {
 	for (size_t i = 0; i < checkpoint->count; i++) {
 		const char *name = checkpoint->tensors[i].entry->name;
-		const char *end = strstr(name, ".k_proj.");
+		const char *end = strstr(name, ".k_proj."), *dot = strrchr(name, '.');
+		if (end == NULL && dot != NULL && strcmp(dot, ".k_scale") == 0)
+			end = dot; /* where q, k and v are one linear */
 		if (end == NULL)
 			continue;
 		size_t length = (size_t)(end - name);
@@ -204,8 +207,9 @@ static bool check_one(struct mc_verdict *verdict, struct attention *list, size_t
 	struct mc_module_check check = {.name = module->name};
 	bool ignored;
 
-	if (!args_of(config, module, scheme, &parts.args, &parts.query, err) ||
-	    !mc_match_any(config->ignore, config->ignore_count, module, &ignored, err))
+	if (!args_of(config, module, scheme, &parts.args, &parts.query, err))
+		return mc_verify_note(verdict, MC_CHECK_CONFIG, err);
+	if (!mc_match_any(config->ignore, config->ignore_count, module, &ignored, err))
 		return false;
 	if (parts.args == NULL)
 		return true;
@@ -268,6 +272,9 @@ bool mc_verify_attention(struct mc_verdict *verdict, const struct mc_checkpoint 
 		ok = scheme != NULL &&
 		     mc_match_schemes(config, list.modules, list.count, scheme, NULL, NULL, err);
 	}
+	if (ok && list.count == 0 && config->has_kv_cache)
+		mc_verdict_fail(verdict, MC_CHECK_CONFIG,
+		    "config.json: kv_cache_scheme quantizes attention, but there is none");
 	for (size_t i = 0; ok && i < list.count; i++)
 		ok = mc_env_go_on(env, err) &&
 		     check_one(verdict, &list, i, scheme[i], checkpoint, config, env, err);

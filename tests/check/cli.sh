@@ -61,6 +61,7 @@ expect 'quantization' 0 'model.layers.0.mlp.experts.3.up_proj.weight_scale' "$mo
 expect 'quantization, no such' 2 'no parameter' "$moecal" quantization "$work/out" nothing
 expect 'verify the job' 0 'verdict: valid' "$moecal" verify "$work/out"
 expect 'verify the checkpoint alone' 0 'verdict: valid' "$moecal" verify "$work/out/model"
+expect 'verify, an option with =' 0 'dequantized-within-bound' "$moecal" verify "$work/out/model" --original="$model"
 expect 'inspect' 0 'qwen3_moe' "$moecal" inspect "$model"
 expect 'plan' 0 'memory' "$moecal" plan --model "$model" --recipe FP8_DYNAMIC
 expect 'evaluate' 0 'perplexity' "$moecal" evaluate "$model" "$work/data.jsonl" --num-samples 4
@@ -94,6 +95,34 @@ expect 'derive, another model' 2 'model: is the source' "$moecal" derive "$work/
 expect 'derive, a search over inputs' 2 "input observer 'mse'" "$moecal" derive "$work/out" --recipe '{"scheme": "FP8", "ignore": ["lm_head"], "input_observer": "mse"}' -o "$work/x"
 expect 'derive, no job' 2 'manifest.json' "$moecal" derive "$work" --recipe FP8 -o "$work/x"
 truth 'nothing is left of what was refused' [ ! -e "$work/x" ]
+
+# --- a checkpoint that somebody damaged
+spoil() {
+	rm -rf "$work/spoilt"
+	cp -r "$work/out/model" "$work/spoilt"
+}
+spoil && truncate -s -100 "$work/spoilt/model.safetensors"
+expect 'verify, a truncated file' 4 'NOT VALID' "$moecal" verify "$work/spoilt"
+expect 'verify, a truncated file as JSON' 4 '"name": "files-complete"' "$moecal" verify "$work/spoilt" --json
+spoil && sed -i 's/"num_hidden_layers": 4/"num_hidden_layers": 5/' "$work/spoilt/config.json"
+expect 'verify, a layer less' 4 'model.layers.4.mlp.experts.0.down_proj.weight_packed is missing' "$moecal" verify "$work/spoilt"
+spoil && sed -i 's/"quantization_config"/"other"/' "$work/spoilt/config.json"
+expect 'verify, nothing says how it is quantized' 4 'no quantization_config, but there is model.layers.0' "$moecal" verify "$work/spoilt"
+spoil && rm "$work/spoilt/config.json"
+expect 'verify, no config.json' 4 'config.json' "$moecal" verify "$work/spoilt"
+expect 'verify, what is not quantized' 2 'this checkpoint is not quantized' "$moecal" verify "$model"
+expect 'verify, no such folder' 2 'no-such' "$moecal" verify "$work/no-such"
+
+# --- two jobs
+expect 'diff with itself' 0 'within the threshold' "$moecal" diff "$work/out" "$work/json" --threshold 0
+expect 'diff, given the same' 0 'were given the same' "$moecal" diff "$work/out" "$work/json"
+expect 'diff of two recipes' 0 'recipe.QuantizationModifier.scheme' "$moecal" diff "$work/out" "$work/yaml"
+expect 'diff over the threshold' 1 'OVER' "$moecal" diff "$work/out" "$work/yaml" --threshold 0.1
+expect 'diff as JSON' 1 '"within": false' "$moecal" diff "$work/out" "$work/yaml" --threshold=0.1 --json
+expect 'diff without text' 0 'only in A' "$moecal" diff "$work/out" "$work/stdin"
+expect 'diff of one' 2 'two job folders' "$moecal" diff "$work/out"
+expect 'diff, no job folder' 2 'is no job folder' "$moecal" diff "$work/out" "$model"
+expect 'diff, no number' 2 'threshold needs a number' "$moecal" diff "$work/out" "$work/out" --threshold few
 
 # --- bad specs
 expect 'unknown key' 2 "did you mean 'model'" sh -c "echo '{\"modle\": \"x\", \"recipe\": \"W4A16\"}' | '$moecal' run - -o '$work/x'"

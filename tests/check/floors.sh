@@ -18,7 +18,7 @@ model="safetensors checkpoint weight_source config architecture model tokenizer 
 forward="tap forward"
 calib="moe_context observer coverage"
 quant="scheme match qparams power weight_observer rtn pack"
-run="recipe spec dequantize job derive plan calibrate statistics verdict evaluate parameters versions"
+run="recipe spec dequantize job derive plan calibrate statistics verdict evaluate parameters diff versions"
 
 allowed() {
 	case $1 in
