@@ -131,9 +131,8 @@ size_t mc_relative_differences(
 	for (size_t i = 0; i < n; i++) {
 		double x = (double)a[i], y = (double)b[i], d = 0;
 		if (x != y)
-			d = isfinite(x) && isfinite(y)
-				? fabs(x - y) / fmax(fabs(x), fabs(y))
-				: INFINITY;
+			d = isfinite(x) && isfinite(y) ? fabs(x - y) / fmax(fabs(x), fabs(y))
+						       : INFINITY;
 		differ += d != 0;
 		largest = fmax(largest, d);
 		sum += d;
