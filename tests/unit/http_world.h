@@ -211,7 +211,7 @@ static void get_whoami(struct service *service, struct http_request *request,
 }
 
 static const char *const query_limits[] = {"limit", "cursor", NULL};
-static const char *const query_any[] = {"a", "b", "keep", "note", "bytes", "plain", "count", "pause", NULL};
+static const char *const query_any[] = {"a", "b", "keep", "note", "bytes", "plain", "count", "pause", "x", NULL};
 const struct route routes[] = {
     {HTTP_GET, "/probe", SCOPE_NONE, BODY_NONE, get_hello, .probe = true},
     {HTTP_GET, "/hello", SCOPE_NONE, BODY_NONE, get_hello, .query = query_any},
