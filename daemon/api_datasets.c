@@ -355,7 +355,6 @@ void datasets_post(
 
 	mc_error_init(&err);
 	if (!read_arrival(&a, request, response) || !api_idempotency_key(request, key, response) ||
-	    !api_require_open(service, response) ||
 	    !api_choose_id(a.given_id, "dataset", a.id, response))
 		return;
 	struct idempotency idempotency = {
@@ -370,7 +369,7 @@ void datasets_post(
 		return;
 	}
 	if (!api_was_added(service, added, "dataset", a.id, response) ||
-	    !find_arrival(&a, service, request, response)) {
+	    !api_require_open(service, response) || !find_arrival(&a, service, request, response)) {
 		free(a.found);
 		return;
 	}

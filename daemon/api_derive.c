@@ -58,8 +58,7 @@ void job_derive(
 	struct mc_error err;
 
 	mc_error_init(&err);
-	if (!api_require_body(request, response) || !api_idempotency_key(request, key, response) ||
-	    !api_require_open(service, response))
+	if (!api_require_body(request, response) || !api_idempotency_key(request, key, response))
 		return;
 	struct idempotency idempotency = {
 	    request->principal, key[0] != '\0' ? key : NULL, ROUTE, fingerprint};
@@ -68,6 +67,7 @@ void job_derive(
 		api_reply_error(response, &err);
 	else if (added == ADDED_BEFORE)
 		job_reply_created(service, made, true, response);
-	else if (api_was_added(service, added, "job", "", response))
+	else if (api_was_added(service, added, "job", "", response) &&
+		 api_require_open(service, response))
 		derive(service, request, &idempotency, response);
 }

@@ -11,6 +11,7 @@
 #include "moecal/alloc.h"
 
 #define ROUTE "POST /v1/jobs"
+#define MAX_WAIT 86400 /* that may be asked for; the setting has the last word */
 
 /* --- one --------------------------------------------------------------------------------------- */
 
@@ -38,6 +39,28 @@ static bool add_source(struct mc_json *job, const struct job_row *row, struct mc
 	return ok;
 }
 
+/* What it said last; before that, how much there is to do. */
+static bool add_progress(struct mc_json *job, const struct job_row *row, struct mc_error *err)
+{
+	if (row->progress != NULL)
+		return api_set_document(job, "progress", row->progress, err);
+	struct mc_json *plan = row->plan != NULL ? mc_json_parse(row->plan, strlen(row->plan), "plan", err)
+						 : NULL;
+	const struct mc_json *layers = mc_json_get(plan, "layers");
+	int64_t total = mc_json_type(layers) == MC_JSON_INTEGER ? mc_json_integer(layers) : 0;
+	struct mc_json *progress = mc_json_new_object();
+	bool ok = mc_json_set(job, "progress", progress, err) &&
+		  mc_json_set(progress, "phase", mc_json_new_string("queued"), err) &&
+		  mc_json_set(progress, "layers_done", mc_json_new_integer(0), err) &&
+		  mc_json_set(progress, "layers_total", mc_json_new_integer(total), err) &&
+		  mc_json_set(progress, "tokens", mc_json_new_integer(0), err) &&
+		  mc_json_set(progress, "seconds", mc_json_new_real(0), err) &&
+		  mc_json_set(progress, "seconds_left", mc_json_new_null(), err) &&
+		  mc_json_set(progress, "starved", mc_json_new_integer(0), err);
+	mc_json_free(plan);
+	return ok;
+}
+
 struct mc_json *job_json(const struct job_row *row, struct mc_error *err)
 {
 	struct mc_json *job = mc_json_new_object();
@@ -46,7 +69,7 @@ struct mc_json *job_json(const struct job_row *row, struct mc_error *err)
 		  api_set_document(job, "reason", row->reason, err) &&
 		  api_set_document(job, "spec", row->spec, err) &&
 		  add_source(job, row, err) && api_set_document(job, "plan", row->plan, err) &&
-		  api_set_document(job, "progress", row->progress, err) &&
+		  add_progress(job, row, err) &&
 		  mc_json_set(job, "attempt", mc_json_new_integer(row->attempt), err) &&
 		  mc_json_set(job, "crashes", mc_json_new_integer(row->crashes), err) &&
 		  api_set_time(job, "created_at", row->created_ms, err) &&
@@ -142,10 +165,11 @@ void job_get(struct service *service, struct http_request *request, struct http_
 	uint64_t seconds;
 	bool seated = true;
 
-	if (!http_query_count(request, "wait", 0, service_setting(service, wait_seconds), 0,
-		&seconds, response) ||
+	if (!http_query_count(request, "wait", 0, MAX_WAIT, 0, &seconds, response) ||
 	    !api_job(service, request, &row, response))
 		return;
+	if (seconds > service_setting(service, wait_seconds))
+		seconds = service_setting(service, wait_seconds);
 	if (seconds > 0 && !is_news(request, &row) && (seated = watcher_take(service))) {
 		bool ok = wait_for_news(service, request, &row,
 		    monotonic_ms() + (int64_t)seconds * 1000, response);
@@ -377,8 +401,9 @@ void job_request_submit(struct service *service, struct job_request *job,
 	} else if (!add_row(service, job, idempotency, &added, id, &err)) {
 		api_reply_error(response, &err);
 	} else if (api_was_added(service, added, "job", "", response)) {
-		runner_wake(service->runner);
+		/* the answer says what was made, not what the runner made of it since */
 		job_reply_created(service, id, added == ADDED_BEFORE, response);
+		runner_wake(service->runner);
 	}
 }
 
@@ -390,20 +415,23 @@ void jobs_post(struct service *service, struct http_request *request, struct htt
 	struct mc_error err;
 
 	mc_error_init(&err);
-	if (!api_require_body(request, response) || !api_idempotency_key(request, key, response) ||
-	    !api_require_open(service, response) ||
-	    !job_request_parse(&job, service, request->json, response))
+	if (!api_require_body(request, response) || !api_idempotency_key(request, key, response))
 		return;
+	/* of what the client said, before anything of the world is looked at: a retry finds its job
+	 * also when files, settings or space have changed since */
 	struct idempotency idempotency = {
 	    request->principal, key[0] != '\0' ? key : NULL, ROUTE, fingerprint};
-	if (!api_fingerprint(job.answer, fingerprint, &err) ||
+	if (!api_fingerprint(request->json, fingerprint, &err) ||
 	    !store_idempotency_find(service->store, &idempotency, &added, made, &err))
 		api_reply_error(response, &err);
 	else if (added == ADDED_BEFORE)
 		job_reply_created(service, made, true, response);
-	else if (api_was_added(service, added, "job", "", response))
+	else if (api_was_added(service, added, "job", "", response) &&
+		 api_require_open(service, response) &&
+		 job_request_parse(&job, service, request->json, response)) {
 		job_request_submit(service, &job, &idempotency, response);
-	job_request_release(&job);
+		job_request_release(&job);
+	}
 }
 
 /* --- canceling and deleting -------------------------------------------------------------------- */

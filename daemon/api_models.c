@@ -225,7 +225,7 @@ void models_post(
 
 	mc_error_init(&err);
 	if (!api_require_body(request, response) || !read_wanted(&wanted, request->json, response) ||
-	    !api_idempotency_key(request, key, response) || !api_require_open(service, response) ||
+	    !api_idempotency_key(request, key, response) ||
 	    !api_choose_id(wanted.id, "model", id, response))
 		return;
 	struct idempotency idempotency = {
@@ -235,6 +235,7 @@ void models_post(
 		api_reply_error(response, &err);
 	else if (added == ADDED_BEFORE)
 		reply_model(service, made, true, true, request, response);
-	else if (api_was_added(service, added, "model", id, response))
+	else if (api_was_added(service, added, "model", id, response) &&
+		 api_require_open(service, response))
 		register_model(service, &wanted, id, &idempotency, request, response);
 }

@@ -9,9 +9,9 @@
 #include "state.h"
 
 #include "moecal/alloc.h"
+#include "moecal/sha256.h"
 
 #define RUNNER_STALE_MS 30000
-#define STORE_SLOW_MS 5000
 
 /* Files that the build puts into the program (Makefile). */
 #define EMBEDDED(name) extern const char embedded_##name[], embedded_##name##_end[];
@@ -25,9 +25,27 @@ EMBEDDED(docs_openapi_json)
 #define X(name) EMBEDDED(daemon_web_##name##_js)
 SCRIPTS(X)
 #undef X
-#define REPLY_EMBEDDED(response, type, name)                                                       \
-	http_reply_static(                                                                         \
-	    response, type, embedded_##name, (size_t)(embedded_##name##_end - embedded_##name))
+
+/* With an ETag of its content: 304 when the client has it. */
+static void reply_embedded(const struct http_request *request, struct http_response *response,
+    const char *type, const char *start, const char *end)
+{
+	char hex[MC_SHA256_HEX], tag[24];
+	struct mc_error err;
+
+	mc_error_init(&err);
+	if (!mc_sha256_bytes(start, (size_t)(end - start), hex, &err)) {
+		api_reply_error(response, &err);
+		return;
+	}
+	snprintf(tag, sizeof tag, "\"%.16s\"", hex);
+	if (http_none_match(request, tag))
+		http_reply_empty(response, 304);
+	else
+		http_reply_static(response, type, start, (size_t)(end - start));
+	http_set_header(response, "ETag", tag);
+	http_set_header(response, "Cache-Control", "no-cache");
+}
 
 /* --- documents --------------------------------------------------------------------------------- */
 
@@ -44,9 +62,8 @@ void openapi_get(
     struct service *service, struct http_request *request, struct http_response *response)
 {
 	(void)service;
-	(void)request;
-	REPLY_EMBEDDED(response, "application/json", docs_openapi_json);
-	http_set_header(response, "Cache-Control", "no-cache");
+	reply_embedded(request, response, "application/json", embedded_docs_openapi_json,
+	    embedded_docs_openapi_json_end);
 }
 
 /* --- the page ---------------------------------------------------------------------------------- */
@@ -57,14 +74,13 @@ static void set_page_headers(struct http_response *response)
 	    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
 	    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
 	http_set_header(response, "Referrer-Policy", "no-referrer");
-	http_set_header(response, "Cache-Control", "no-cache");
 }
 
 void page_get(struct service *service, struct http_request *request, struct http_response *response)
 {
 	(void)service;
-	(void)request;
-	REPLY_EMBEDDED(response, "text/html; charset=utf-8", daemon_web_index_html);
+	reply_embedded(request, response, "text/html; charset=utf-8",
+	    embedded_daemon_web_index_html, embedded_daemon_web_index_html_end);
 	set_page_headers(response);
 }
 
@@ -89,8 +105,7 @@ void asset_get(
 	for (size_t i = 0; i < sizeof assets / sizeof *assets; i++) {
 		if (strcmp(assets[i].name, name) != 0)
 			continue;
-		http_reply_static(response, assets[i].type, assets[i].start,
-		    (size_t)(assets[i].end - assets[i].start));
+		reply_embedded(request, response, assets[i].type, assets[i].start, assets[i].end);
 		set_page_headers(response);
 		return;
 	}
@@ -128,7 +143,7 @@ void readyz_get(
 	bool ok = mc_json_set(root, "ready", mc_json_new_bool(true), &err) &&
 		  mc_json_set(root, "failed", failed, &err) &&
 		  add_failed(failed, disk, "disk", &err) &&
-		  add_failed(failed, store_is_failed(service->store), "store", &err) &&
+		  add_failed(failed, !store_takes_writes(service->store), "store", &err) &&
 		  add_failed(
 		      failed, runner_idle_ms(service->runner) > RUNNER_STALE_MS, "runner", &err) &&
 		  add_failed(failed, atomic_load(&service->draining), "draining", &err);

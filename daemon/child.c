@@ -175,6 +175,20 @@ bool child_start(
 	return ok;
 }
 
+void child_start_failed(struct child *child, struct service *service, const struct job_row *row,
+    const struct mc_error *err)
+{
+	*child = (struct child){.process = {.pidfd = -1, .out = -1, .err = -1},
+	    .log = -1,
+	    .ended = true,
+	    .status = EXIT_FAILURE << 8 /* as wait() says it */};
+	snprintf(child->id, sizeof child->id, "%s", row->id);
+	snprintf(child->error_code, sizeof child->error_code, "%s", mc_code_name(err->code));
+	snprintf(child->error_detail, sizeof child->error_detail, "%.128s: %.512s", err->where,
+	    err->text);
+	state_hide(service->settings.state, child->id, child->error_detail);
+}
+
 void child_release(struct child *child)
 {
 	mc_close(child->process.out);
@@ -443,6 +457,25 @@ static bool record(struct service *service, const struct job_row *row,
 	return ok;
 }
 
+/* Whoever changes files under a running job gets no checkpoint called good; what was written stays to
+ * be looked at. */
+static void require_same_inputs(
+    struct service *service, const struct job_row *row, struct outcome *outcome, struct mc_error *err)
+{
+	struct mc_json *request = mc_json_parse(row->request, strlen(row->request), "request", err);
+	const struct mc_json *changed =
+	    inputs_first_changed(service->roots, mc_json_get(request, "inputs"));
+
+	if (changed != NULL) {
+		outcome->to = JOB_FAILED;
+		outcome->reason = "files-changed";
+		snprintf(outcome->detail, sizeof outcome->detail,
+		    "the files of '%s' changed while the job ran: register it again",
+		    mc_json_string(mc_json_get(changed, "name"), NULL));
+	}
+	mc_json_free(request);
+}
+
 static bool record_end(struct child *child, struct service *service, struct mc_error *err)
 {
 	int status = child->status;
@@ -465,8 +498,10 @@ static bool record_end(struct child *child, struct service *service, struct mc_e
 	    .crashes_allowed = (int64_t)service_setting(service, crashes),
 	    .restarts = restarts_of(&row)};
 	outcome_decide(&end, &outcome);
+	if (outcome.to == JOB_SUCCEEDED)
+		require_same_inputs(service, &row, &outcome, err);
 	state_hide(service->settings.state, child->id, outcome.detail);
-	bool ok = folder != NULL && record(service, &row, &outcome, err);
+	bool ok = folder != NULL && err->code == MC_OK && record(service, &row, &outcome, err);
 	free(folder);
 	job_row_release(&row);
 	return ok;
@@ -532,6 +567,8 @@ bool child_record_finished(
 		    .error_detail = "",
 		    .last_words = ""};
 		outcome_decide(&end, &outcome);
+		if (ok && outcome.to == JOB_SUCCEEDED)
+			require_same_inputs(service, row, &outcome, err);
 		ok = ok && record(service, row, &outcome, err);
 	}
 	free(folder);

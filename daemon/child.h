@@ -30,6 +30,9 @@ struct child {
 /* Writes request.json and starts `moecal run`. The row must be in state running. */
 bool child_start(struct child *child, struct service *service, const struct job_row *row, struct mc_error *err)
     MC_CHECKED;
+/* A child that ended before it began, with err as its reason: its end is recorded like any other. */
+void child_start_failed(struct child *child, struct service *service, const struct job_row *row,
+    const struct mc_error *err);
 /* Reads what is there: events go to the store, messages to the log. */
 void child_read(struct child *child, struct service *service);
 /* SIGTERM; a stronger reason replaces a weaker one. */

@@ -154,6 +154,22 @@ bool input_has_changed(const struct mc_roots *roots, enum resource_kind kind, co
 	return !same;
 }
 
+const struct mc_json *inputs_first_changed(
+    const struct mc_roots *roots, const struct mc_json *inputs)
+{
+	for (size_t i = 0; i < mc_json_size(inputs); i++) {
+		const struct mc_json *one = mc_json_at(inputs, i);
+		const char *kind = mc_json_string(mc_json_get(one, "kind"), NULL);
+		if (!mc_json_bool(mc_json_get(one, "uploaded")) &&
+		    mc_json_bool(mc_json_get(one, "registered")) &&
+		    input_has_changed(roots,
+			strcmp(kind, "model") == 0 ? RESOURCE_MODEL : RESOURCE_DATASET,
+			mc_json_string(mc_json_get(one, "path"), NULL), mc_json_get(one, "files")))
+			return one;
+	}
+	return NULL;
+}
+
 /* --- children ----------------------------------------------------------------------------------
  */
 

@@ -21,6 +21,9 @@ bool input_find_dataset(struct service *service, const char *path, char **ret, s
  */
 bool input_has_changed(const struct mc_roots *roots, enum resource_kind kind, const char *path,
     const struct mc_json *files);
+/* The first of a request's inputs [{kind, name, path, files, registered, uploaded}] whose files are not
+ * those of its registration any more, or NULL. Uploads lie in our own folder, where nobody else writes. */
+const struct mc_json *inputs_first_changed(const struct mc_roots *roots, const struct mc_json *inputs);
 /* Allowed folders and the folder of uploads, as --allow options; appended to argv, which has room for
  * 2 * (folders + 1) more. The strings are borrowed: uploads from the caller. */
 size_t input_allow_options(struct service *service, const char *uploads, char **argv, size_t count);

@@ -28,13 +28,13 @@ static const char *const queue_keys[] = {"priority", "deadline_seconds", "keep_s
 /* --- keys of the queue ------------------------------------------------------------------------- */
 
 static void read_number(const struct mc_json *json, const char *key, int64_t least, int64_t most,
-    bool nullable, int64_t *ret, struct mc_problems *problems)
+    int64_t *ret, struct mc_problems *problems)
 {
 	const struct mc_json *value = mc_json_get(json, key);
 	char pointer[160];
 
 	mc_pointer_join(pointer, "", key);
-	if (value == NULL || (nullable && mc_json_is_null(value)))
+	if (value == NULL || mc_json_is_null(value))
 		return;
 	if (mc_json_type(value) != MC_JSON_INTEGER)
 		mc_problems_add(problems, pointer, "must be an integer, not %s",
@@ -56,9 +56,9 @@ static void take_queue_keys(struct job_request *job, struct service *service, st
 	const char *known[MAX_KEYS];
 	size_t count = 0;
 
-	read_number(copy, "priority", -MAX_PRIORITY, MAX_PRIORITY, false, &job->priority, problems);
-	read_number(copy, "deadline_seconds", 1, 315360000, true, &deadline, problems);
-	read_number(copy, "keep_seconds", 60, 315360000, true, &keep, problems);
+	read_number(copy, "priority", -MAX_PRIORITY, MAX_PRIORITY, &job->priority, problems);
+	read_number(copy, "deadline_seconds", 1, 315360000, &deadline, problems);
+	read_number(copy, "keep_seconds", 1, 315360000, &keep, problems);
 	job->deadline_ms = deadline * 1000;
 	job->keep_ms = keep * 1000;
 	for (size_t i = 0; i < QUEUE_KEYS; i++)
@@ -361,22 +361,16 @@ static void reply_problems(const struct mc_problems *problems, struct http_respo
 static bool require_unchanged(
     const struct job_request *job, struct service *service, struct http_response *response)
 {
-	for (size_t i = 0; i < mc_json_size(job->inputs); i++) {
-		const struct mc_json *one = mc_json_at(job->inputs, i);
-		const char *kind = mc_json_string(mc_json_get(one, "kind"), NULL);
-		if (mc_json_bool(mc_json_get(one, "uploaded")) ||
-		    !mc_json_bool(mc_json_get(one, "registered")) ||
-		    !input_has_changed(service->roots,
-			strcmp(kind, "model") == 0 ? RESOURCE_MODEL : RESOURCE_DATASET,
-			mc_json_string(mc_json_get(one, "path"), NULL), mc_json_get(one, "files")))
-			continue;
-		problem_reply(response, PROBLEM_CHANGED,
-		    "the files of %s '%s' are not the ones that were registered: delete it and "
-		    "register it again",
-		    kind, mc_json_string(mc_json_get(one, "name"), NULL));
-		return false;
-	}
-	return true;
+	const struct mc_json *one = inputs_first_changed(service->roots, job->inputs);
+
+	if (one == NULL)
+		return true;
+	problem_reply(response, PROBLEM_CHANGED,
+	    "the files of %s '%s' are not the ones that were registered: delete it and register it "
+	    "again",
+	    mc_json_string(mc_json_get(one, "kind"), NULL),
+	    mc_json_string(mc_json_get(one, "name"), NULL));
+	return false;
 }
 
 bool job_request_parse(struct job_request *job, struct service *service, const struct mc_json *json,

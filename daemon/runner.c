@@ -23,7 +23,7 @@
 
 #define MAX_CHILDREN 64
 #define KILL_AFTER_MS 30000 /* a child that was asked to end and does not */
-#define SWEEP_EVERY_MS 5000
+#define SWEEP_EVERY_MS 1000
 
 struct runner {
 	struct service *service;
@@ -50,67 +50,43 @@ static uint64_t granted(const struct runner *runner)
 	return sum;
 }
 
-/* A job that cannot even be started; one that is being canceled meanwhile is canceled. */
-static void fail_job(struct runner *runner, const char *id, const char *code, const char *detail)
+/* A queued job whose inputs changed; one that was canceled meanwhile is no longer queued. False when
+ * it cannot be recorded. */
+static bool fail_job(struct runner *runner, const char *id, const char *name, struct mc_error *err)
 {
-	struct job_change change = {
-	    .to = JOB_FAILED, .reason_code = code, .reason_detail = detail, .now_ms = now_ms()};
-	struct mc_error err;
-	struct job_row row = {0};
-
-	mc_error_init(&err);
-	log_say(LOG_LEVEL_WARNING, id, NULL, "not started: %s: %s", code, detail);
-	bool ok = store_job_get(runner->service->store, id, &row, &err);
-	if (ok && row.state == JOB_CANCELING)
-		change = (struct job_change){.to = JOB_CANCELED, .now_ms = change.now_ms};
-	ok = ok && store_job_move(runner->service->store, id, row.state, &change, &err);
-	if (ok)
-		metrics_job_finished(runner->service->metrics, job_state_name(change.to),
-		    change.reason_code != NULL ? change.reason_code : "");
-	else
-		log_error(id, "failing the job", &err);
-	job_row_release(&row);
-}
-
-/* The registered input whose files are not those of its registration, or NULL. */
-static const char *changed_input(struct runner *runner, const struct mc_json *inputs)
-{
-	for (size_t i = 0; i < mc_json_size(inputs); i++) {
-		const struct mc_json *one = mc_json_at(inputs, i);
-		const char *kind = mc_json_string(mc_json_get(one, "kind"), NULL);
-		bool uploaded = mc_json_bool(mc_json_get(one, "uploaded"));
-		/* an upload lies in our own folder, where nobody else writes */
-		if (!uploaded &&
-		    input_has_changed(runner->service->roots,
-			strcmp(kind, "model") == 0 ? RESOURCE_MODEL : RESOURCE_DATASET,
-			mc_json_string(mc_json_get(one, "path"), NULL), mc_json_get(one, "files")))
-			return mc_json_string(mc_json_get(one, "name"), NULL);
-	}
-	return NULL;
-}
-
-static bool inputs_are_same(struct runner *runner, const struct job_row *row)
-{
-	struct mc_error err;
 	char detail[256];
+	struct job_change change = {.to = JOB_FAILED,
+	    .reason_code = "files-changed",
+	    .reason_detail = detail,
+	    .now_ms = now_ms()};
 
-	mc_error_init(&err);
-	struct mc_json *request = mc_json_parse(
-	    row->request, strlen(row->request), "request", &err);
-	const char *name = changed_input(runner, mc_json_get(request, "inputs"));
-	if (name != NULL) {
-		snprintf(detail, sizeof detail,
-		    "the files of '%s' are not the ones that were registered: register it again",
-		    name);
-		fail_job(runner, row->id, "files-changed", detail);
-	}
-	mc_json_free(request);
-	return name == NULL;
+	snprintf(detail, sizeof detail,
+	    "the files of '%s' are not the ones that were registered: register it again", name);
+	if (!store_job_move(runner->service->store, id, JOB_QUEUED, &change, err))
+		return false;
+	log_say(LOG_LEVEL_WARNING, id, NULL, "not started: files-changed: %s", detail);
+	metrics_job_finished(
+	    runner->service->metrics, job_state_name(JOB_FAILED), change.reason_code);
+	return true;
 }
 
-static bool start(struct runner *runner, struct job_row *row, struct mc_error *err)
+/* *ret_name: the input whose files changed, owned; NULL: none. */
+static bool look_at_inputs(
+    struct runner *runner, const struct job_row *row, char **ret_name, struct mc_error *err)
 {
-	struct service *service = runner->service;
+	*ret_name = NULL;
+	struct mc_json *request = mc_json_parse(row->request, strlen(row->request), "request", err);
+	const struct mc_json *changed =
+	    inputs_first_changed(runner->service->roots, mc_json_get(request, "inputs"));
+	if (changed != NULL)
+		*ret_name = mc_strdup(mc_json_string(mc_json_get(changed, "name"), NULL), err);
+	bool ok = request != NULL && (changed == NULL || *ret_name != NULL);
+	mc_json_free(request);
+	return ok;
+}
+
+static bool move_to_running(struct runner *runner, struct job_row *row, struct mc_error *err)
+{
 	struct job_change change = {.to = JOB_RUNNING, .now_ms = now_ms(), .attempt = true};
 
 	if (row->reason != NULL && strstr(row->reason, "\"started-over\"") != NULL) {
@@ -119,26 +95,38 @@ static bool start(struct runner *runner, struct job_row *row, struct mc_error *e
 		change.reason_detail =
 		    "the work of an earlier program or of other inputs was dropped";
 	}
-	if (!store_job_move(service->store, row->id, JOB_QUEUED, &change, err))
+	if (!store_job_move(runner->service->store, row->id, JOB_QUEUED, &change, err))
 		return false;
 	row->state = JOB_RUNNING;
 	row->attempt++;
 	if (row->started_ms == 0)
 		row->started_ms = change.now_ms;
-	bool was = false;
+	return true;
+}
+
+/* From here on the job is running: whatever happens, its end is recorded like a child's. */
+static bool start(struct runner *runner, struct job_row *row, struct mc_error *err)
+{
+	struct service *service = runner->service;
 	struct child *child = &runner->children[runner->count];
-	if (!child_record_finished(service, row, &was, err) ||
-	    (!was && !child_start(child, service, row, err))) {
-		state_hide(service->settings.state, row->id, err->text);
-		fail_job(runner, row->id, mc_code_name(err->code), err->text);
-		return true;
+	bool was = false;
+
+	if (!move_to_running(runner, row, err))
+		return false;
+	if (child_record_finished(service, row, &was, err)) {
+		if (was)
+			return true;
+		if (child_start(child, service, row, err)) {
+			runner->count++;
+			metrics_add(service->metrics, METRIC_STARTS, 1);
+			log_say(LOG_LEVEL_INFO, row->id, NULL, "running: attempt %lld, process %ld",
+			    (long long)row->attempt, (long)child->process.pid);
+			return true;
+		}
 	}
-	if (was)
-		return true;
+	log_error(row->id, "the job cannot be started", err);
+	child_start_failed(child, service, row, err);
 	runner->count++;
-	metrics_add(service->metrics, METRIC_STARTS, 1);
-	log_say(LOG_LEVEL_INFO, row->id, NULL, "running: attempt %lld, process %ld",
-	    (long long)row->attempt, (long)child->process.pid);
 	return true;
 }
 
@@ -156,6 +144,20 @@ static bool fits(struct runner *runner, const struct job_row *row)
 	return !child_folder_is_locked(runner->service, row->id);
 }
 
+/* False when the store does not take what became of it: then nothing more is claimed now. */
+static bool claim_job(struct runner *runner, struct job_row *row, struct mc_error *err)
+{
+	char *changed;
+	bool ok = look_at_inputs(runner, row, &changed, err) &&
+		  (changed != NULL ? fail_job(runner, row->id, changed, err) : start(runner, row, err));
+
+	free(changed);
+	if (ok || err->code == MC_CONFLICT) /* canceled this moment */
+		return true;
+	log_error(row->id, "starting the job", err);
+	return false;
+}
+
 static void claim(struct runner *runner)
 {
 	uint64_t most = service_setting(runner->service, jobs);
@@ -170,12 +172,7 @@ static void claim(struct runner *runner)
 				log_error(NULL, "the queue", &err);
 			return;
 		}
-		bool go = fits(runner, &row);
-		if (go && inputs_are_same(runner, &row) && !start(runner, &row, &err) &&
-		    err.code != MC_CONFLICT) {
-			log_error(row.id, "starting the job", &err);
-			go = false;
-		}
+		bool go = fits(runner, &row) && claim_job(runner, &row, &err);
 		job_row_release(&row);
 		if (!go)
 			return;

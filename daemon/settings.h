@@ -53,7 +53,7 @@ struct text_list {
 	X(plan_seconds, SECONDS, "60", 1, 3600, true, "longest time to plan a spec")                   \
 	X(register_seconds, SECONDS, "10m", 1, 86400, true, "longest time to read and hash a model or dataset") \
 	X(deadline_seconds, SECONDS, "0", 0, 315360000, true, "deadline of a job that names none; 0: none") \
-	X(keep_seconds, SECONDS, "30d", 60, 315360000, true, "how long a finished job is kept when it does not say") \
+	X(keep_seconds, SECONDS, "30d", 1, 315360000, true, "how long a finished job is kept when it does not say") \
 	X(crashes, COUNT, "3", 1, 100, true, "a job that crashed so often fails")                      \
 	X(free_percent, COUNT, "5", 0, 99, true, "share of the state's disk that must stay free")      \
 	X(stop_seconds, SECONDS, "60", 1, 3600, false, "time for running jobs to save at a stop")      \

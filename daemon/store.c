@@ -23,6 +23,7 @@
 #include "moecal/file.h"
 
 #define MAX_ROW_BYTES (16 << 20)
+#define REFUSED_MS 30000 /* how long one refused write counts */
 
 /* --- failing -----------------------------------------------------------------------------------
  */
@@ -37,13 +38,15 @@ bool store_fail(struct store *store, struct mc_error *err)
 
 	/* after these nobody knows what the file holds; full disks and memory pass */
 	if (code == SQLITE_IOERR || code == SQLITE_CORRUPT || code == SQLITE_NOTADB)
-		store->failed = true;
+		atomic_store(&store->failed, true);
+	if (mc == MC_IO || mc == MC_NO_SPACE)
+		atomic_store(&store->refused_ms, monotonic_ms());
 	return mc_fail(err, mc, "database", "%s", sqlite3_errmsg(store->db));
 }
 
 static bool require_works(struct store *store, struct mc_error *err)
 {
-	return !store->failed ||
+	return !atomic_load(&store->failed) ||
 	       mc_fail(err, MC_IO, "database", "it failed before and is not touched any more");
 }
 
@@ -186,6 +189,7 @@ bool store_end(struct store *store, bool ok, struct mc_error *err)
 	if (!ok && sqlite3_get_autocommit(store->db) == 0)
 		sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
 	if (ok) {
+		atomic_store(&store->refused_ms, 0);
 		store->generation++;
 		pthread_cond_broadcast(&store->changed);
 		if (store->metrics != NULL)
@@ -236,10 +240,15 @@ void store_wake_all(struct store *store)
 
 bool store_is_failed(struct store *store)
 {
-	pthread_mutex_lock(&store->lock);
-	bool failed = store->failed;
-	pthread_mutex_unlock(&store->lock);
-	return failed;
+	return atomic_load(&store->failed);
+}
+
+bool store_takes_writes(struct store *store)
+{
+	long long refused = atomic_load(&store->refused_ms);
+
+	/* who is told "not ready" stops asking, so an old refusal must not stand for ever */
+	return !store_is_failed(store) && (refused == 0 || monotonic_ms() > refused + REFUSED_MS);
 }
 
 /* --- opening -----------------------------------------------------------------------------------
@@ -393,7 +402,7 @@ void store_close(struct store *store)
 		return;
 	for (size_t i = 0; i < STORE_STATEMENTS; i++)
 		sqlite3_finalize(store->prepared[i].statement);
-	if (store->db != NULL && !store->failed)
+	if (store->db != NULL && !atomic_load(&store->failed))
 		sqlite3_exec(store->db, "PRAGMA optimize", NULL, NULL, NULL);
 	sqlite3_close(store->db);
 	if (store->lock_fd >= 0)

@@ -25,6 +25,9 @@ struct metrics;
 struct store *store_open(const char *folder, struct metrics *metrics, struct mc_error *err) MC_CHECKED;
 void store_close(struct store *store); /* NULL is fine */
 bool store_is_failed(struct store *store);
+/* False for a while after a write that the file did not take, and for ever once it failed. No lock is waited
+ * for: it is asked by probes. */
+bool store_takes_writes(struct store *store);
 /* A consistent copy at `path`, which must not exist. */
 bool store_backup(struct store *store, const char *path, struct mc_error *err) MC_CHECKED;
 

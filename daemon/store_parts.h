@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 
 #include "store.h"
 
@@ -18,7 +19,10 @@ struct store {
 	sqlite3 *db;
 	char *path;
 	struct metrics *metrics;
-	bool failed, awake;
+	bool awake;
+	/* read without the lock */
+	atomic_bool failed;
+	atomic_llong refused_ms; /* monotonic: when the file last did not take something; 0: it does */
 	int lock_fd; /* held while the store is open: one process a folder */
 	uint64_t generation;
 	struct {

@@ -146,7 +146,8 @@ static void print_progress(const struct mc_json *progress, bool runs)
 {
 	char spent[32], left[32];
 
-	if (mc_json_type(progress) != MC_JSON_OBJECT)
+	if (mc_json_type(progress) != MC_JSON_OBJECT ||
+	    strcmp(member_text(progress, "phase"), "queued") == 0)
 		return;
 	printf("%-10s ", "progress");
 	print_cell(member_text(progress, "phase"), 0);

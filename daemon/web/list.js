@@ -2,7 +2,7 @@
  * list.js - the list of jobs: filters, pages, and each job in a few words
  */
 import { byId, el, fill, FINAL, icon, setAttributes, setText, stateLabel, STATES } from "./elements.js";
-import { ago, doneShare, duration, labelsOf, modelName, recipeName, timeLeft, wholeTime } from "./text.js";
+import { ago, asBegun, doneShare, duration, labelsOf, modelName, recipeName, timeLeft, wholeTime } from "./text.js";
 import { Known, REFRESH_MS, Refused, Repeat, tell } from "./service.js";
 import { addressOf, place, readPlace } from "./place.js";
 
@@ -162,7 +162,7 @@ export const list = new Repeat(async () => {
 		throw error;
 	});
 	if (asked !== pages.cursors) return;
-	jobs = data.jobs;
+	jobs = data.jobs.map(asBegun);
 	pages.next = data.next_cursor;
 	noteModels();
 	showJobs();

@@ -84,6 +84,12 @@ export function datasetName(dataset) {
 	return lastPart(String(dataset.path ?? "data"));
 }
 
+/* A job that has said nothing yet has no progress to show. */
+export function asBegun(job) {
+	if (job.progress?.phase === "queued") job.progress = null;
+	return job;
+}
+
 /* 0 to 1 of the layers; calibrating is nearly all of the time. */
 export function doneShare(progress) {
 	if (!progress || !(progress.layers_total > 0)) return 0;

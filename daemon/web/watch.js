@@ -4,7 +4,7 @@
  * The stream is read with fetch because EventSource cannot send a token.
  */
 import { byId, FINAL, say, setText } from "./elements.js";
-import { modelName, PHASES, plural, recipeName } from "./text.js";
+import { asBegun, modelName, PHASES, plural, recipeName } from "./text.js";
 import { ask, hear, isAbort, Known, locked, LONGEST_PAUSE_MS, reasonOf, REFRESH_MS, Repeat, report, rest, ROWS_A_PAGE, sleep, Unreachable } from "./service.js";
 import { topBar } from "./bar.js";
 import { jobs, list, noteProgress } from "./list.js";
@@ -121,7 +121,7 @@ class Watch {
 		const { data } = await this.known.job.get(`/v1/jobs/${this.id}`, this.signal);
 		const before = this.job;
 		if (this.over || (before && data.version < before.version)) return;
-		this.job = data;
+		this.job = asBegun(data);
 		if (before && before.state !== data.state) {
 			say(`${modelName(data)}: ${data.state}${data.reason?.detail ? `, ${data.reason.detail}` : ""}`);
 			list.poke();

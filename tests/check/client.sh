@@ -306,7 +306,7 @@ also 'a bad spec: the recipe' "/recipe: 'W4A99' is not a preset"
 expect 'a bad spec, as JSON' 2 '"errors":\[{"pointer":"/' "$moecal" submit bad.json --json
 expect 'unknown model and data' 2 "/model: 'no-model' is no registered model" "$moecal" submit --model no-model --dataset no-data --recipe FP8
 also 'unknown model and data, both' "/dataset: 'no-data' is no registered dataset"
-expect 'a value that the service refuses' 2 '/keep_seconds: is 1, must be' "$moecal" submit spec.json --keep-seconds 1
+expect 'a value that the service refuses' 2 '/keep_seconds: is 400000000, must be' "$moecal" submit spec.json --keep-seconds 400000000
 expect 'a job that fails' 1 'model.layers.0.mlp.experts.3.up_proj.weight' "$moecal" submit spec.json --model nan --wait
 also 'why it failed' ': failed, '
 expect 'past its deadline' 1 'failed, deadline-exceeded' "$moecal" submit spec.json --dataset much --num-calibration-samples 1200 --threads 1 --deadline-seconds 1 --wait

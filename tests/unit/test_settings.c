@@ -106,7 +106,7 @@ static void test_values_that_are_none(void **state)
 	    "--jobs=18446744073709551617", "--jobs=", "--body-bytes=1023", "--body-bytes=65M",
 	    "--body-bytes=2k", "--body-bytes=2KB", "--body-bytes=K", "--body-bytes=2h",
 	    "--memory-bytes=8388608T", "--memory-bytes=16777216T",
-	    "--memory-bytes=9223372036854775808", "--keep-seconds=59", "--keep-seconds=3651d",
+	    "--memory-bytes=9223372036854775808", "--keep-seconds=0", "--keep-seconds=3651d",
 	    "--keep-seconds=1M", "--keep-seconds=1 h", "--log-requests=yes",
 	    "--log-requests=", "--log-level=warn", "--state=", "--state=a\nb", "--allow=a\x7f"};
 	enum settings_action action;
@@ -222,7 +222,7 @@ static void test_lines_that_are_refused(void **state)
 	    {"jobs = # none\n", 1, "jobs: has no value"},
 	    {"jobs = 200\n", 1, "jobs: is '200', needed is a whole number from 1 to 64"},
 	    {"body_bytes = 1G\n", 1, "needed is a size from 1K to 64M"},
-	    {"keep_seconds = 5\n", 1, "needed is a time from 1m to 3650d"},
+	    {"keep_seconds = 0\n", 1, "needed is a time from 1 to 3650d"},
 	    {"upload_bytes = 5\n", 1, "needed is a size, at least 1K"},
 	    {"log_requests = 1\n", 1, "true or false"},
 	    {"state = \"/a\n", 1, "not closed"},
