@@ -43,7 +43,7 @@ LIB_SRC  := $(foreach f,$(FLOORS),$(wildcard lib/$(f)/*.c))
 CLI_SRC  := $(wildcard daemon/cli/*.c)
 DAEMON_SRC := $(filter-out daemon/main.c,$(wildcard daemon/*.c))
 # What the daemon serves from memory: the status page and the description of its API.
-EMBEDDED := daemon/web/index.html daemon/web/app.js daemon/web/style.css docs/openapi.json
+EMBEDDED := daemon/web/index.html daemon/web/style.css $(wildcard daemon/web/*.js) docs/openapi.json
 REF_SRC  := $(wildcard tests/reference/*.c)
 TEST_SRC := $(wildcard tests/unit/test_*.c)
 DOOR_SRC := $(wildcard tests/doors/*.c)
@@ -79,7 +79,7 @@ $(MOECAL): $(call obj,$(CLI_SRC)) $(LIB)
 	$(if $(Q),@echo "  LINK  $@")
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(ALL_LDFLAGS) $(CLI_LIBS) $(PKG_LIBS) -o $@
 # An object that holds the files: symbols daemon_web_index_html and daemon_web_index_html_end.
-$(BUILD)/embedded.S: Makefile
+$(BUILD)/embedded.S: Makefile daemon/web
 	@mkdir -p $(@D)
 	@for f in $(EMBEDDED); do n=$$(echo $$f | tr './-' '___'); \
 		printf '.section .rodata\n.global embedded_%s, embedded_%s_end\nembedded_%s: .incbin "%s"\nembedded_%s_end: .byte 0\n' \

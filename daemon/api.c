@@ -279,22 +279,68 @@ bool api_was_added(struct service *service, enum store_added added, const char *
 	return false;
 }
 
+#define NAME_FORM "1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+#define MOST_TEXTS 8
+
+static void read_text(const struct mc_json_iter *member, const struct api_text *texts, size_t count,
+    struct mc_problems *problems)
+{
+	const char *known[MOST_TEXTS];
+	char pointer[160];
+	size_t found = count;
+
+	for (size_t i = 0; i < count; i++) {
+		known[i] = texts[i].name;
+		if (strcmp(texts[i].name, member->key) == 0)
+			found = i;
+	}
+	mc_pointer_join(pointer, "", member->key);
+	if (found == count)
+		mc_problems_add_unknown_key(problems, "", member->key, known, count);
+	else if (mc_json_type(member->value) != MC_JSON_STRING)
+		mc_problems_add(problems, pointer, "must be a string");
+	else
+		*texts[found].into = mc_json_string(member->value, NULL);
+	if (found < count && strcmp(texts[found].name, "id") == 0 && *texts[found].into != NULL &&
+	    !id_is_valid(*texts[found].into))
+		mc_problems_add(problems, pointer, "must be " NAME_FORM);
+}
+
+bool api_read_texts(const struct mc_json *json, const struct api_text *texts, size_t count,
+    struct http_response *response)
+{
+	struct mc_problems problems;
+	struct mc_json_iter member = mc_json_iter(json);
+	char pointer[160];
+
+	mc_assert(count <= MOST_TEXTS);
+	mc_problems_init(&problems);
+	if (mc_json_type(json) != MC_JSON_OBJECT)
+		mc_problems_add(&problems, "", "must be an object with a \"path\"");
+	while (mc_json_next(&member))
+		read_text(&member, texts, count, &problems);
+	for (size_t i = 0; mc_json_type(json) == MC_JSON_OBJECT && i < count; i++)
+		if (texts[i].needed != NULL && mc_json_get(json, texts[i].name) == NULL)
+			mc_problems_add(&problems, mc_pointer_join(pointer, "", texts[i].name),
+			    "is needed: %s", texts[i].needed);
+	bool ok = problems.total == 0;
+	if (!ok)
+		problem_reply_fields(response, &problems);
+	mc_problems_release(&problems);
+	return ok;
+}
+
 bool api_choose_id(
     const char *given, const char *prefix, char ret_id[ID_SIZE], struct http_response *response)
 {
 	struct mc_error err;
 
-	if (given != NULL) {
-		if (id_is_valid(given)) {
-			snprintf(ret_id, ID_SIZE, "%s", given);
-			return true;
-		}
-		struct mc_problems problems;
-		mc_problems_init(&problems);
-		mc_problems_add(&problems, "/id",
-		    "must be 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit");
-		problem_reply_fields(response, &problems);
-		mc_problems_release(&problems);
+	if (given != NULL && id_is_valid(given)) {
+		snprintf(ret_id, ID_SIZE, "%s", given);
+		return true;
+	}
+	if (given != NULL) { /* of a query: those of bodies were looked at */
+		problem_reply(response, PROBLEM_QUERY, "id must be " NAME_FORM);
 		return false;
 	}
 	mc_error_init(&err);

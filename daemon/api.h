@@ -58,7 +58,16 @@ bool api_was_added(struct service *service, enum store_added added, const char *
 bool api_require_body(const struct http_request *request, struct http_response *response) MC_CHECKED;
 /* No body, or {}. */
 bool api_require_no_body(const struct http_request *request, struct http_response *response) MC_CHECKED;
-/* "id" of a request (may be NULL) or a new one. */
+/* The strings of a flat body, all errors at once (replied): unknown keys, other types, what is needed and
+ * absent, an "id" that is no name. */
+struct api_text {
+	const char *name;
+	const char **into;  /* borrowed from the body; NULL when absent */
+	const char *needed; /* what it is, when it must be there; or NULL */
+};
+bool api_read_texts(const struct mc_json *json, const struct api_text *texts, size_t count,
+    struct http_response *response) MC_CHECKED;
+/* "id" of a body or query (may be NULL) or a new one. */
 bool api_choose_id(const char *given, const char *prefix, char ret_id[ID_SIZE], struct http_response *response) MC_CHECKED;
 
 /*
@@ -107,6 +116,6 @@ http_handler job_events;
 http_handler job_coverage, job_statistics, job_quantization, job_verdict;
 http_handler job_artifacts, job_artifact;
 http_handler version_get, openapi_get, healthz_get, readyz_get, metrics_get, backup_post;
-http_handler page_get, script_get, style_get;
+http_handler page_get, asset_get;
 
 #endif

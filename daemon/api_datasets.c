@@ -68,10 +68,7 @@ static void reply_dataset(struct service *service, const char *id, bool created,
 void dataset_get(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {NULL};
-
-	if (http_query_only(request, known, response))
-		reply_dataset(service, request->parameters[0], false, false, request, response);
+	reply_dataset(service, request->parameters[0], false, false, request, response);
 }
 
 void dataset_delete(
@@ -116,15 +113,13 @@ static bool add_dataset(void *ctx, const struct resource_row *row, struct mc_err
 void datasets_list(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {"limit", "cursor", "kind", NULL};
 	const char *kind = http_query(request, "kind");
 	struct page page;
 	int64_t next;
 	char key[24] = "";
 	struct mc_error err;
 
-	if (!http_query_only(request, known, response) ||
-	    !page_read(&page, request, response, "datasets %s", kind != NULL ? kind : ""))
+	if (!page_read(&page, request, response, "datasets %s", kind != NULL ? kind : ""))
 		return;
 	mc_error_init(&err);
 	struct listing listing = {service, mc_json_new_array()};
@@ -154,34 +149,10 @@ struct arrival {
 static bool read_json_arrival(
     struct arrival *a, const struct mc_json *json, struct http_response *response)
 {
-	static const char *const known[] = {"path", "id", "text_column"};
-	const char **const into[] = {&a->path, &a->given_id, &a->text_column};
-	struct mc_problems problems;
-	struct mc_json_iter member = mc_json_iter(json);
+	const struct api_text texts[] = {{"path", &a->path, "the file of data"},
+	    {"id", &a->given_id, NULL}, {"text_column", &a->text_column, NULL}};
 
-	mc_problems_init(&problems);
-	if (mc_json_type(json) != MC_JSON_OBJECT)
-		mc_problems_add(&problems, "", "must be an object with a \"path\"");
-	while (mc_json_next(&member)) {
-		char pointer[160];
-		size_t i = 0;
-		mc_pointer_join(pointer, "", member.key);
-		while (i < 3 && strcmp(known[i], member.key) != 0)
-			i++;
-		if (i == 3)
-			mc_problems_add_unknown_key(&problems, "", member.key, known, 3);
-		else if (mc_json_type(member.value) != MC_JSON_STRING)
-			mc_problems_add(&problems, pointer, "must be a string");
-		else
-			*into[i] = mc_json_string(member.value, NULL);
-	}
-	if (problems.total == 0 && a->path == NULL)
-		mc_problems_add(&problems, "/path", "is needed: the file of data");
-	bool ok = problems.total == 0;
-	if (!ok)
-		problem_reply_fields(response, &problems);
-	mc_problems_release(&problems);
-	return ok;
+	return api_read_texts(json, texts, 3, response);
 }
 
 /* The ending that tells the library what kind of data it is. Binary kinds are known by their first
@@ -359,15 +330,15 @@ static bool require_data(const struct http_request *request, struct http_respons
 static bool read_arrival(
     struct arrival *a, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {"id", "text_column", NULL};
-	static const char *const none[] = {NULL};
-
 	*a = (struct arrival){0};
-	if (request->json != NULL || request->upload_path[0] == '\0')
-		return require_data(request, response) && http_query_only(request, none, response) &&
-		       api_require_body(request, response) && read_json_arrival(a, request->json, response);
-	if (!http_query_only(request, known, response))
+	if (request->json != NULL || request->upload_path[0] == '\0') {
+		if (http_query(request, "id") == NULL && http_query(request, "text_column") == NULL)
+			return require_data(request, response) && api_require_body(request, response) &&
+			       read_json_arrival(a, request->json, response);
+		problem_reply(response, PROBLEM_QUERY,
+		    "id and text_column stand in the body, unless the body is the data");
 		return false;
+	}
 	a->given_id = http_query(request, "id");
 	a->text_column = http_query(request, "text_column");
 	return true;

@@ -53,6 +53,7 @@ static void reply_page(struct service *service, const struct job_row *job, const
 
 struct stream {
 	struct service *service;
+	const struct http_request *request; /* lives as long as the answer */
 	char id[ID_SIZE];
 	int64_t job_seq, last;
 	char type[32];      /* only these; "" all */
@@ -104,7 +105,8 @@ static ssize_t stream_read(void *ctx, char *into, size_t max)
 	while (stream->sent == stream->block.length) {
 		mc_buf_clear(&stream->block);
 		stream->sent = 0;
-		if (stream->finished || atomic_load(&stream->service->draining))
+		if (stream->finished || atomic_load(&stream->service->draining) ||
+		    http_client_left(stream->request))
 			return -1;
 		uint64_t generation = store_generation(store);
 		if (!look(stream, &err))
@@ -167,6 +169,7 @@ static void reply_stream(struct service *service, const struct job_row *job, con
 		return;
 	}
 	stream->service = service;
+	stream->request = request;
 	stream->job_seq = job->seq;
 	stream->last = last;
 	snprintf(stream->id, sizeof stream->id, "%s", job->id);
@@ -185,7 +188,6 @@ static void reply_stream(struct service *service, const struct job_row *job, con
 void job_events(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {"limit", "cursor", "type", NULL};
 	static const char *const types[] = {"application/json", "text/event-stream", NULL};
 	const char *type = http_query(request, "type");
 	int chosen = http_accept(request, types);
@@ -197,7 +199,7 @@ void job_events(
 		    "events come as application/json or text/event-stream");
 		return;
 	}
-	if (!http_query_only(request, known, response) || !api_job(service, request, &job, response))
+	if (!api_job(service, request, &job, response))
 		return;
 	if (chosen == 1)
 		reply_stream(service, &job, type, request, response);

@@ -112,7 +112,7 @@ static bool wait_for_news(struct service *service, const struct http_request *re
     struct job_row *row, int64_t until, struct http_response *response)
 {
 	while (!is_news(request, row) && monotonic_ms() < until &&
-	       !atomic_load(&service->draining)) {
+	       !atomic_load(&service->draining) && !http_client_left(request)) {
 		uint64_t generation = store_generation(service->store);
 		job_row_release(row);
 		if (!api_job(service, request, row, response))
@@ -125,13 +125,11 @@ static bool wait_for_news(struct service *service, const struct http_request *re
 
 void job_get(struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {"wait", NULL};
 	struct job_row row;
 	uint64_t seconds;
 	bool seated = true;
 
-	if (!http_query_only(request, known, response) ||
-	    !http_query_count(request, "wait", 0, service_setting(service, wait_seconds), 0,
+	if (!http_query_count(request, "wait", 0, service_setting(service, wait_seconds), 0,
 		&seconds, response) ||
 	    !api_job(service, request, &row, response))
 		return;
@@ -190,7 +188,6 @@ static bool add_job(void *ctx, const struct job_row *row, struct mc_error *err)
 
 void jobs_list(struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {"limit", "cursor", "state", "model", NULL};
 	const char *state = http_query(request, "state"), *model = http_query(request, "model");
 	struct job_filter filter = {.model = model};
 	struct page page;
@@ -198,8 +195,7 @@ void jobs_list(struct service *service, struct http_request *request, struct htt
 	char key[24] = "";
 	struct mc_error err;
 
-	if (!http_query_only(request, known, response) ||
-	    !read_states(state, &filter.states, response) ||
+	if (!read_states(state, &filter.states, response) ||
 	    !page_read(&page, request, response, "jobs %x %s", filter.states,
 		model != NULL ? model : ""))
 		return;
@@ -335,15 +331,15 @@ static bool add_row(struct service *service, const struct job_request *job,
 /* A full queue is told before anything is looked at. */
 static bool require_room(struct service *service, struct http_response *response)
 {
-	struct store_counts counts;
+	uint64_t queued;
 	struct mc_error err;
 
 	mc_error_init(&err);
-	if (!store_counts(service->store, &counts, &err)) {
+	if (!store_count_queued(service->store, &queued, &err)) {
 		api_reply_error(response, &err);
 		return false;
 	}
-	return counts.jobs[JOB_QUEUED] < service_setting(service, queued_jobs) ||
+	return queued < service_setting(service, queued_jobs) ||
 	       api_was_added(service, ADD_FULL, "job", "", response);
 }
 

@@ -68,10 +68,7 @@ static void reply_model(struct service *service, const char *id, bool created, b
 void model_get(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {NULL};
-
-	if (http_query_only(request, known, response))
-		reply_model(service, request->parameters[0], false, false, request, response);
+	reply_model(service, request->parameters[0], false, false, request, response);
 }
 
 void model_delete(
@@ -106,15 +103,13 @@ static bool add_model(void *ctx, const struct resource_row *row, struct mc_error
 void models_list(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {"limit", "cursor", "model_type", NULL};
 	const char *type = http_query(request, "model_type");
 	struct page page;
 	int64_t next;
 	char key[24] = "";
 	struct mc_error err;
 
-	if (!http_query_only(request, known, response) ||
-	    !page_read(&page, request, response, "models %s", type != NULL ? type : ""))
+	if (!page_read(&page, request, response, "models %s", type != NULL ? type : ""))
 		return;
 	mc_error_init(&err);
 	struct listing listing = {service, mc_json_new_array()};
@@ -138,32 +133,11 @@ struct wanted {
 static bool read_wanted(
     struct wanted *wanted, const struct mc_json *json, struct http_response *response)
 {
-	static const char *const known[] = {"path", "id"};
-	struct mc_problems problems;
-	struct mc_json_iter member = mc_json_iter(json);
+	const struct api_text texts[] = {
+	    {"path", &wanted->path, "the folder of the checkpoint"}, {"id", &wanted->id, NULL}};
 
 	*wanted = (struct wanted){0};
-	mc_problems_init(&problems);
-	if (mc_json_type(json) != MC_JSON_OBJECT)
-		mc_problems_add(&problems, "", "must be an object with a \"path\"");
-	while (mc_json_next(&member)) {
-		char pointer[160];
-		mc_pointer_join(pointer, "", member.key);
-		if (strcmp(member.key, "path") != 0 && strcmp(member.key, "id") != 0)
-			mc_problems_add_unknown_key(&problems, "", member.key, known, 2);
-		else if (mc_json_type(member.value) != MC_JSON_STRING)
-			mc_problems_add(&problems, pointer, "must be a string");
-		else
-			*(member.key[0] == 'p' ? &wanted->path : &wanted->id) =
-			    mc_json_string(member.value, NULL);
-	}
-	if (problems.total == 0 && wanted->path == NULL)
-		mc_problems_add(&problems, "/path", "is needed: the folder of the checkpoint");
-	bool ok = problems.total == 0;
-	if (!ok)
-		problem_reply_fields(response, &problems);
-	mc_problems_release(&problems);
-	return ok;
+	return api_read_texts(json, texts, 2, response);
 }
 
 /* What GET answers, from what the inspection said. */

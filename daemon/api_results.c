@@ -93,15 +93,13 @@ static struct mc_json *no_coverage(struct mc_error *err)
 void job_coverage(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {NULL};
 	struct results results;
 	struct mc_statistics *statistics;
 	struct mc_json *coverage = NULL;
 	char *floor = NULL;
 	struct mc_error err;
 
-	if (!http_query_only(request, known, response) ||
-	    !results_open(&results, service, request, false, response))
+	if (!results_open(&results, service, request, false, response))
 		return;
 	mc_error_init(&err);
 	if (open_statistics(&results, &statistics, &err)) {
@@ -134,7 +132,6 @@ static bool index_of(const struct http_request *request, const char *name, size_
 void job_statistics(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {"limit", "cursor", "layer", "expert", "module", NULL};
 	struct mc_module_filter filter = {.prefix = http_query(request, "module")};
 	struct results results;
 	struct mc_statistics *statistics;
@@ -143,8 +140,7 @@ void job_statistics(
 	char next[24] = "";
 	struct mc_error err;
 
-	if (!http_query_only(request, known, response) ||
-	    !index_of(request, "layer", &filter.layer, response) ||
+	if (!index_of(request, "layer", &filter.layer, response) ||
 	    !index_of(request, "expert", &filter.expert, response) ||
 	    !page_read(&page, request, response, "statistics %s %zu %zu %s", request->parameters[0],
 		filter.layer, filter.expert, filter.prefix != NULL ? filter.prefix : "") ||
@@ -173,12 +169,10 @@ void job_statistics(
 void job_verdict(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {NULL};
 	struct results results;
 	struct mc_error err;
 
-	if (!http_query_only(request, known, response) ||
-	    !results_open(&results, service, request, true, response))
+	if (!results_open(&results, service, request, true, response))
 		return;
 	mc_error_init(&err);
 	api_reply(request, response, folder_json(results.folder, "verdict.json", &err), &err);
@@ -244,7 +238,6 @@ static void reply_parameters(const struct results *results, const struct http_re
 void job_quantization(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {"limit", "cursor", "module", NULL};
 	static const char *const types[] = {"application/json", "application/octet-stream", NULL};
 	int chosen = http_accept(request, types);
 	struct results results;
@@ -254,8 +247,7 @@ void job_quantization(
 		    "parameters come as application/json, or whole as application/octet-stream");
 		return;
 	}
-	if (!http_query_only(request, known, response) ||
-	    !results_open(&results, service, request, true, response))
+	if (!results_open(&results, service, request, true, response))
 		return;
 	if (chosen == 1)
 		reply_file(service, &results, PARAMETERS_FILE, types[1], request, response);
@@ -291,14 +283,13 @@ static struct mc_json *with_links(const struct mc_json *artifacts, const char *i
 void job_artifacts(
     struct service *service, struct http_request *request, struct http_response *response)
 {
-	static const char *const known[] = {"limit", "cursor", "prefix", NULL};
 	const char *prefix = http_query(request, "prefix");
 	struct job_row job;
 	struct page page;
 	char next[512] = "";
 	struct mc_error err;
 
-	if (!http_query_only(request, known, response) || !api_job(service, request, &job, response))
+	if (!api_job(service, request, &job, response))
 		return;
 	mc_error_init(&err);
 	if (!job_state_is_final(job.state)) {

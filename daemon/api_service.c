@@ -16,9 +16,15 @@
 /* Files that the build puts into the program (Makefile). */
 #define EMBEDDED(name) extern const char embedded_##name[], embedded_##name##_end[];
 EMBEDDED(daemon_web_index_html)
-EMBEDDED(daemon_web_app_js)
 EMBEDDED(daemon_web_style_css)
 EMBEDDED(docs_openapi_json)
+/* The scripts of the page. */
+#define SCRIPTS(X)                                                                                 \
+	X(app) X(bar) X(elements) X(errors) X(heat) X(job) X(list) X(place) X(plots) X(results)    \
+	    X(service) X(text) X(token) X(watch)
+#define X(name) EMBEDDED(daemon_web_##name##_js)
+SCRIPTS(X)
+#undef X
 #define REPLY_EMBEDDED(response, type, name)                                                       \
 	http_reply_static(                                                                         \
 	    response, type, embedded_##name, (size_t)(embedded_##name##_end - embedded_##name))
@@ -62,22 +68,33 @@ void page_get(struct service *service, struct http_request *request, struct http
 	set_page_headers(response);
 }
 
-void script_get(
-    struct service *service, struct http_request *request, struct http_response *response)
-{
-	(void)service;
-	(void)request;
-	REPLY_EMBEDDED(response, "text/javascript; charset=utf-8", daemon_web_app_js);
-	set_page_headers(response);
-}
+static const struct asset {
+	const char *name, *type, *start, *end;
+} assets[] = {
+    {"style.css", "text/css; charset=utf-8", embedded_daemon_web_style_css,
+	embedded_daemon_web_style_css_end},
+#define X(name)                                                                                    \
+	{#name ".js", "text/javascript; charset=utf-8", embedded_daemon_web_##name##_js,           \
+	    embedded_daemon_web_##name##_js_end},
+    SCRIPTS(X)
+#undef X
+};
 
-void style_get(
+void asset_get(
     struct service *service, struct http_request *request, struct http_response *response)
 {
+	const char *name = request->parameters[0];
+
 	(void)service;
-	(void)request;
-	REPLY_EMBEDDED(response, "text/css; charset=utf-8", daemon_web_style_css);
-	set_page_headers(response);
+	for (size_t i = 0; i < sizeof assets / sizeof *assets; i++) {
+		if (strcmp(assets[i].name, name) != 0)
+			continue;
+		http_reply_static(response, assets[i].type, assets[i].start,
+		    (size_t)(assets[i].end - assets[i].start));
+		set_page_headers(response);
+		return;
+	}
+	problem_reply(response, PROBLEM_NOT_FOUND, "The page has no file '%s'.", name);
 }
 
 /* --- health ------------------------------------------------------------------------------------ */

@@ -436,7 +436,8 @@ static bool record_end(struct child *child, struct service *service, struct mc_e
 	    .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
 	    .want = child->want,
 	    .finished = folder != NULL && folder_is_finished(folder),
-	    .out_of_memory = memory_kills() > child->kills,
+	    .out_of_memory = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
+			     memory_kills() > child->kills,
 	    .error_code = child->error_code,
 	    .error_detail = child->error_detail,
 	    .last_words = child->last_words,
@@ -474,6 +475,26 @@ bool child_finish(struct child *child, struct service *service)
 	return false;
 }
 
+/* What the job's process would have said last. */
+static bool complete_progress(
+    struct service *service, const struct job_row *row, struct mc_error *err)
+{
+	const char *text = row->progress != NULL ? row->progress : "{}";
+	struct mc_json *progress = mc_json_parse(text, strlen(text), "progress", err);
+	const struct mc_json *total = mc_json_get(progress, "layers_total");
+	bool ok = progress != NULL;
+
+	if (ok && mc_json_type(total) == MC_JSON_INTEGER)
+		ok = mc_json_set(progress, "phase", mc_json_new_string("verify"), err) &&
+		     mc_json_set(progress, "layers_done",
+			 mc_json_new_integer(mc_json_integer(total)), err) &&
+		     mc_json_set(progress, "layer_fraction", mc_json_new_real(0), err) &&
+		     mc_json_set(progress, "seconds_left", mc_json_new_real(0), err) &&
+		     store_job_progress(service->store, row->id, progress, err);
+	mc_json_free(progress);
+	return ok;
+}
+
 bool child_record_finished(
     struct service *service, const struct job_row *row, bool *ret_was, struct mc_error *err)
 {
@@ -484,7 +505,7 @@ bool child_record_finished(
 
 	*ret_was = ok && folder_is_finished(folder);
 	if (*ret_was) {
-		ok = folder_is_valid(folder, &valid, err);
+		ok = folder_is_valid(folder, &valid, err) && complete_progress(service, row, err);
 		struct child_end end = {.exit_code = valid ? 0 : 4,
 		    .finished = true,
 		    .error_code = "",

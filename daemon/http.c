@@ -29,6 +29,8 @@
 /* What a client still sends after a refusal is thrown away for so long. */
 #define DISCARD_MS 10000
 #define LINGER_MS 2000
+/* Connections beyond the setting, so that probes of health are answered when all others are taken. */
+#define RESERVE 8
 /* At a stop: a connection that has not asked anything for so long is let go. */
 #define QUIET_MS 100
 
@@ -134,11 +136,21 @@ static enum MHD_Result answer(struct http_exchange *x)
 	return queued;
 }
 
+/* Beyond the limit only probes are answered. */
+static bool has_room(struct http_exchange *x)
+{
+	if (x->request.route->probe || !seats_are_over(x->server->seats))
+		return true;
+	problem_reply(&x->response, PROBLEM_BUSY, "All connections are taken.");
+	x->broken = true;
+	return false;
+}
+
 static enum MHD_Result begin(struct http_exchange *x, const char *method, const char *version)
 {
 	x->method = known_method(method);
 	x->head = strcmp(method, "HEAD") == 0;
-	x->refused = !http_request_begin(x, method, version) || !http_body_begin(x);
+	x->refused = !http_request_begin(x, method, version) || !has_room(x) || !http_body_begin(x);
 	if (!x->refused)
 		return MHD_YES;
 	if (!x->has_body && !x->broken)
@@ -257,6 +269,7 @@ static enum MHD_Result on_accept(void *cls, const struct sockaddr *address, sock
 	const struct http_listener *listener = cls;
 	(void)address;
 	(void)length;
+	seats_make_room(listener->server->seats, monotonic_ms());
 	return seats_full(listener->server->seats) ? MHD_NO : MHD_YES;
 }
 
@@ -305,7 +318,7 @@ static bool start_listener(struct http_listener *listener, struct mc_error *err)
 	listener->mhd = MHD_start_daemon(flags, 0, on_accept, listener, on_request, listener,
 	    MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,                 /* first: it hears the others */
 	    MHD_OPTION_LISTEN_SOCKET, listener->fd,                   /* */
-	    MHD_OPTION_CONNECTION_LIMIT, (unsigned)settings->connections, /* */
+	    MHD_OPTION_CONNECTION_LIMIT, (unsigned)settings->connections + 4 * RESERVE, /* ours is lower */
 	    MHD_OPTION_CONNECTION_TIMEOUT, silence,                   /* for those who do not read */
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES,     /* */
 	    MHD_OPTION_CONNECTION_MEMORY_INCREMENT, READ_BYTES,       /* */
@@ -324,7 +337,7 @@ static bool start(struct http_server *server, struct mc_error *err)
 {
 	struct service *service = server->service;
 	const struct settings *settings = &service->settings;
-	server->seats = seats_new(settings->connections, err);
+	server->seats = seats_new(settings->connections, RESERVE, err);
 	if (!server->seats || !http_uploads_prepare(settings->state, err))
 		return false;
 	for (size_t i = 0; i < settings->listen.count; i++)
@@ -378,6 +391,15 @@ void http_tick(struct http_server *server)
 	unsigned cut = seats_cut(server->seats, &limits, monotonic_ms());
 	if (cut > 0)
 		metrics_add(service->metrics, METRIC_TIMED_OUT, cut);
+	/* who wait look up, and those whose client has left give their seat back */
+	if (seats_find_gone(server->seats) > 0)
+		store_poke(service->store);
+}
+
+bool http_client_left(const struct http_request *request)
+{
+	const struct http_exchange *x = request->connection;
+	return seat_is_gone(x->server->seats, x->seat);
 }
 
 unsigned http_connections(const struct http_server *server)

@@ -47,6 +47,8 @@ struct route {
 	enum scope scope; /* SCOPE_NONE: nobody needs a token */
 	enum http_body body;
 	http_handler *handler;
+	const char *const *query; /* keys that its query may have, ends with NULL; NULL: none */
+	bool probe;               /* of health: answered when all connections are taken */
 };
 /* route.c; ends with a NULL pattern. */
 extern const struct route routes[];
@@ -69,13 +71,12 @@ struct http_request {
 	char upload_sha256[MC_SHA256_HEX];
 	void *connection; /* private */
 };
-/* NULL when absent; percent-decoded; borrowed until the answer. */
+/* NULL when absent; percent-decoded; borrowed until the answer. Keys that the route does not have, or
+ * that come twice, were refused before. */
 const char *http_query(const struct http_request *request, const char *name);
 const char *http_header(const struct http_request *request, const char *name);
-/* Fails (QUERY problem in response) unless every key of the query is in `known` (NULL-terminated),
- * naming the nearest one, and no key comes twice. */
-bool http_query_only(const struct http_request *request, const char *const *known,
-    struct http_response *response) MC_CHECKED;
+/* The client hung up: nobody waits for the answer any more. Known within a second. */
+bool http_client_left(const struct http_request *request);
 /* An integer of the query within bounds, or `otherwise` when absent. */
 bool http_query_count(const struct http_request *request, const char *name, uint64_t least,
     uint64_t most, uint64_t otherwise, uint64_t *ret, struct http_response *response) MC_CHECKED;

@@ -18,6 +18,8 @@
 
 #include "moecal/file.h"
 
+#define DEEPEST_BODY 32 /* a recipe needs about 8; threads of connections have small stacks */
+
 bool http_uploads_prepare(const char *state, struct mc_error *err)
 {
 	char folder[4096], path[4096 + 256 + 1];
@@ -121,7 +123,8 @@ static bool end_json(struct http_exchange *x)
 		return true;
 	/* one at a time: bodies of every connection at once would hold their trees together */
 	pthread_mutex_lock(&x->server->parsing);
-	x->request.json = mc_json_parse(x->body.data, x->body.length, "body", &err);
+	if (mc_json_screen(x->body.data, x->body.length, DEEPEST_BODY, "body", &err))
+		x->request.json = mc_json_parse(x->body.data, x->body.length, "body", &err);
 	pthread_mutex_unlock(&x->server->parsing);
 	mc_buf_release(&x->body);
 	if (x->request.json)

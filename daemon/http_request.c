@@ -138,18 +138,25 @@ const char *http_query(const struct http_request *request, const char *name)
 	return value ? value : "";
 }
 
-bool http_query_only(const struct http_request *request, const char *const *known,
-    struct http_response *response)
+static bool check_query(struct http_exchange *x)
 {
+	static const char *const none[] = {NULL};
+	const char *const *known = x->request.route->query ? x->request.route->query : none;
+	struct http_response *response = &x->response;
 	struct query_walk walk = {.known = known};
 	size_t count = 0;
-	walk_query(request->connection, &walk);
+	walk_query(x, &walk);
+	if (walk.odd) {
+		problem_reply(response, PROBLEM_QUERY,
+		    "The query must be UTF-8 without control characters.");
+		return false;
+	}
 	while (known[count])
 		count++;
 	if (walk.unknown) {
 		const char *near = mc_nearest(walk.unknown, known, count);
-		problem_reply(response, PROBLEM_QUERY, "'%.64s' is not a key of this query%s%s%s.",
-		    walk.unknown, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+		problem_reply(response, PROBLEM_QUERY, "'%.64s' is not a key of this query%s%s%s",
+		    walk.unknown, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : ".");
 		return false;
 	}
 	if (walk.twice || walk.many) {
@@ -210,17 +217,6 @@ bool http_none_match(const struct http_request *request, const char *tag)
 {
 	const char *header = http_header(request, "If-None-Match");
 	return header && http_tag_matches(header, tag);
-}
-
-static bool check_query(struct http_exchange *x)
-{
-	struct query_walk walk = {.known = NULL};
-	walk_query(x, &walk);
-	if (!walk.odd)
-		return true;
-	problem_reply(&x->response, PROBLEM_QUERY,
-	    "The query must be UTF-8 without control characters.");
-	return false;
 }
 
 /* --- route and method -------------------------------------------------------------------------- */

@@ -21,14 +21,22 @@ enum seat_phase {
 struct seat;
 struct seats;
 
-struct seats *seats_new(size_t count, struct mc_error *err) MC_CHECKED;
+/* `count` seats, and `reserve` more that only probes of health should be answered on. */
+struct seats *seats_new(size_t count, size_t reserve, struct mc_error *err) MC_CHECKED;
 void seats_free(struct seats *seats);
 
 /* NULL when all are taken. fd stays the caller's, open until seats_leave has returned. */
 struct seat *seats_take(struct seats *seats, int fd, int64_t now);
 void seats_leave(struct seats *seats, struct seat *seat);
 unsigned seats_count(struct seats *seats);
-bool seats_full(struct seats *seats);
+bool seats_full(struct seats *seats); /* the reserve too */
+bool seats_are_over(struct seats *seats); /* more are taken than `count` */
+/* One more is about to come: when all are taken, the one that has kept a seat longest without asking
+ * anything is sent away; when the reserve is nearly taken too, also one that is slow to ask. */
+void seats_make_room(struct seats *seats, int64_t now);
+/* Notes whose client hung up while it was waited for an answer; how many that were found now. */
+unsigned seats_find_gone(struct seats *seats);
+bool seat_is_gone(struct seats *seats, const struct seat *seat);
 
 void seat_enter(struct seats *seats, struct seat *seat, enum seat_phase phase, int64_t now);
 /* Something arrived. */

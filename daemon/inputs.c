@@ -81,13 +81,19 @@ static char *find_in_cache(
 	return path;
 }
 
+/* A name that begins with '-' would be an option of moecal. */
+static char *operand(const char *name, struct mc_error *err)
+{
+	return mc_format(err, "%s%s", name[0] == '-' ? "./" : "", name);
+}
+
 bool input_find_model(struct service *service, const char *name, char **ret, struct mc_error *err)
 {
 	struct mc_error direct, cached;
 
 	mc_error_init(&direct);
 	if (opens_folder(service->roots, name, &direct)) {
-		*ret = mc_strdup(name, err);
+		*ret = operand(name, err);
 		return *ret != NULL;
 	}
 	static const char *const prefixes[] = {"", "hub/"};
@@ -107,7 +113,7 @@ bool input_find_dataset(struct service *service, const char *path, char **ret, s
 	if (!mc_root_open(service->roots, path, &fd, err))
 		return false;
 	close(fd);
-	*ret = mc_strdup(path, err);
+	*ret = operand(path, err);
 	return *ret != NULL;
 }
 

@@ -149,7 +149,7 @@ static bool find_input(struct job_request *job, struct service *service, enum re
 		return true;
 	}
 	/* a Hub id lies elsewhere than its name says */
-	bool ok = strcmp(path, name) == 0 || add_input(job, word, name, path, NULL, false, err);
+	bool ok = strcmp(path, name) == 0 || (path[0] == '.' && strcmp(path + 2, name) == 0) || add_input(job, word, name, path, NULL, false, err);
 	free(path);
 	return ok;
 }

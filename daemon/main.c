@@ -129,7 +129,7 @@ static bool start(struct service *service, struct mc_error *err)
 		return false;
 	sd_notify(0, "STATUS=Opening the database\nEXTEND_TIMEOUT_USEC=600000000");
 	service->store = store_open(settings->state, service->metrics, err);
-	if (service->store == NULL || !recover(service, err))
+	if (service->store == NULL || !state_sweep(settings->state, err) || !recover(service, err))
 		return false;
 	service->runner = runner_start(service, err);
 	if (service->runner == NULL)

@@ -107,7 +107,7 @@ bool recover(struct service *service, struct mc_error *err)
 {
 	size_t jobs;
 
-	if (!store_recover(service->store, service->settings.crashes, now_ms(), &jobs, err))
+	if (!store_recover(service->store, now_ms(), &jobs, err))
 		return false;
 	if (jobs > 0)
 		log_say(LOG_LEVEL_WARNING, NULL, NULL, "%zu job%s ran when the service ended", jobs,

@@ -28,6 +28,7 @@ const char *const schema_steps[] = {
     "  ('queued','running','canceling','succeeded','failed','canceled')),"
     " reason TEXT,"
     " spec TEXT NOT NULL,"
+    " model TEXT," /* of the spec, to find jobs by */
     " request TEXT NOT NULL,"
     " plan TEXT NOT NULL,"
     " progress TEXT,"
@@ -45,6 +46,7 @@ const char *const schema_steps[] = {
     " expires_ms INTEGER NOT NULL DEFAULT 0,"
     " not_before_ms INTEGER NOT NULL DEFAULT 0) STRICT;"
     "CREATE INDEX job_queue ON job(state, priority DESC, seq);"
+    "CREATE INDEX job_state ON job(state, seq);"
     "CREATE INDEX job_principal ON job(principal, state);"
     "CREATE INDEX job_expiry ON job(expires_ms) WHERE expires_ms > 0;"
     "CREATE TABLE event("

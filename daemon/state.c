@@ -16,10 +16,10 @@
 #include "moecal/alloc.h"
 #include "moecal/file.h"
 
-static bool make_folder(const char *state, const char *name, bool empty, struct mc_error *err)
+static bool make_folder(const char *state, const char *name, struct mc_error *err)
 {
 	char *path = mc_format(err, "%s/%s", state, name);
-	bool ok = path != NULL && (!empty || mc_file_remove_tree(path, err)) &&
+	bool ok = path != NULL &&
 		  (mkdir(path, 0700) == 0 || errno == EEXIST ||
 		      mc_fail_errno(err, errno, path, "cannot be made"));
 
@@ -32,10 +32,24 @@ bool state_prepare(const char *state, struct mc_error *err)
 	return mc_file_make_folders(state, err) &&
 	       (chmod(state, 0700) == 0 || errno == EPERM || errno == EROFS ||
 		   mc_fail_errno(err, errno, state, "is not a folder of ours")) &&
-	       make_folder(state, "uploads", true, err) && make_folder(state, "trash", true, err) &&
-	       make_folder(state, "datasets", false, err) &&
-	       make_folder(state, "jobs", false, err) && make_folder(state, "backup", false, err) &&
+	       make_folder(state, "uploads", err) && make_folder(state, "trash", err) &&
+	       make_folder(state, "datasets", err) &&
+	       make_folder(state, "jobs", err) && make_folder(state, "backup", err) &&
 	       mc_file_sync_folder(state, err);
+}
+
+bool state_sweep(const char *state, struct mc_error *err)
+{
+	static const char *const passing[] = {"uploads", "trash"};
+	bool ok = true;
+
+	for (size_t i = 0; ok && i < sizeof passing / sizeof *passing; i++) {
+		char *path = mc_format(err, "%s/%s", state, passing[i]);
+		ok = path != NULL && mc_file_remove_tree(path, err) &&
+		     make_folder(state, passing[i], err);
+		free(path);
+	}
+	return ok;
 }
 
 char *state_job_path(const char *state, const char *id, const char *name, struct mc_error *err)

@@ -17,8 +17,10 @@
 
 #include "moecal/error.h"
 
-/* Makes the folder (mode 0700) and those in it; empties uploads/ and trash/. */
+/* Makes the folder (mode 0700) and those in it. */
 bool state_prepare(const char *state, struct mc_error *err) MC_CHECKED;
+/* Empties uploads/ and trash/; only for who holds the lock of the store: they may be another's. */
+bool state_sweep(const char *state, struct mc_error *err) MC_CHECKED;
 /* STATE/jobs/ID or STATE/jobs/ID/NAME; owned. */
 char *state_job_path(const char *state, const char *id, const char *name, struct mc_error *err) MC_CHECKED;
 /* Removes what belongs to a job whose row is gone: renamed to trash/ first, then deleted. */

@@ -218,6 +218,14 @@ void store_wait(struct store *store, uint64_t generation, int64_t until)
 	pthread_mutex_unlock(&store->lock);
 }
 
+void store_poke(struct store *store)
+{
+	pthread_mutex_lock(&store->lock);
+	store->generation++;
+	pthread_cond_broadcast(&store->changed);
+	pthread_mutex_unlock(&store->lock);
+}
+
 void store_wake_all(struct store *store)
 {
 	pthread_mutex_lock(&store->lock);

@@ -34,6 +34,8 @@ bool store_backup(struct store *store, const char *path, struct mc_error *err) M
 uint64_t store_generation(struct store *store);
 /* Until the generation is another one, store_wake was called, or monotonic_ms() passes `until`. */
 void store_wait(struct store *store, uint64_t generation, int64_t until);
+/* Lets all who wait look again, as a commit does. */
+void store_poke(struct store *store);
 /* Ends all waits now and from now on; for stopping. */
 void store_wake_all(struct store *store);
 
@@ -129,13 +131,14 @@ bool store_job_event(struct store *store, const char *id, const char *type, cons
 bool store_job_delete(struct store *store, const char *id, struct mc_error *err) MC_CHECKED;
 /* Finished jobs whose time is over: id of one, NOT_FOUND when there is none. */
 bool store_job_expired(struct store *store, int64_t now, char ret_id[ID_SIZE], struct mc_error *err) MC_CHECKED;
-/* At start: running -> queued (counts a crash; past `crashes` -> failed), canceling -> canceled. */
-bool store_recover(struct store *store, uint64_t crashes, int64_t now, size_t *ret_jobs, struct mc_error *err) MC_CHECKED;
+/* At start: running -> queued, canceling -> canceled. */
+bool store_recover(struct store *store, int64_t now, size_t *ret_jobs, struct mc_error *err) MC_CHECKED;
 struct store_counts {
 	uint64_t jobs[JOB_STATES];
 	int64_t oldest_queued_ms; /* 0: none */
 };
 bool store_counts(struct store *store, struct store_counts *ret, struct mc_error *err) MC_CHECKED;
+bool store_count_queued(struct store *store, uint64_t *ret, struct mc_error *err) MC_CHECKED;
 /* The median of the last 20 finished jobs, in seconds; 0 when there is none. */
 bool store_typical_seconds(struct store *store, double *ret, struct mc_error *err) MC_CHECKED;
 

@@ -87,8 +87,9 @@ static bool insert_job(
 {
 	sqlite3_stmt *s = store_statement(store,
 	    "INSERT INTO job(id, principal, state, spec, request, plan, priority, deadline_ms,"
-	    " keep_ms, memory_bytes, disk_bytes, created_ms)"
-	    " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	    " keep_ms, memory_bytes, disk_bytes, created_ms, model)"
+	    " VALUES (?1, ?2, 'queued', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
+	    " json_extract(?3, '$.model'))",
 	    err);
 	const char *const texts[] = {row->id, row->principal, row->spec, row->request, row->plan};
 	const int64_t numbers[] = {row->priority, row->deadline_ms, row->keep_ms, row->memory_bytes,
@@ -207,23 +208,41 @@ bool store_job_get(struct store *store, const char *id, struct job_row *ret, str
 	return ok;
 }
 
+/* ["queued", "running"] of a set of states. */
+static const char *states_text(unsigned states, char text[128])
+{
+	size_t n = (size_t)snprintf(text, 128, "[");
+
+	for (size_t i = 0; i < JOB_STATES; i++)
+		if ((states & 1u << i) != 0)
+			n += (size_t)snprintf(text + n, 128 - n, "%s\"%s\"", n > 1 ? "," : "",
+			    job_state_name((enum job_state)i));
+	snprintf(text + n, 128 - n, "]");
+	return text;
+}
+
+#define LIST_END                                                                                   \
+	" AND (?1 = 0 OR seq < ?1) AND (?3 IS NULL OR model = ?3)"         \
+	" ORDER BY seq DESC LIMIT ?4"
+
+/* With states, their index says which rows: few of many are wanted, most often. */
 static sqlite3_stmt *list_statement(
     struct store *store, const struct job_filter *filter, struct mc_error *err)
 {
-	sqlite3_stmt *s = store_statement(store,
-	    "SELECT " JOB_COLUMNS " FROM job"
-	    " WHERE (?1 = 0 OR seq < ?1)"
-	    " AND (?2 = 0 OR (?2 >> CASE state WHEN 'queued' THEN 0 WHEN 'running' THEN 1"
-	    "  WHEN 'canceling' THEN 2 WHEN 'succeeded' THEN 3 WHEN 'failed' THEN 4 ELSE 5 END) & "
-	    "1)"
-	    " AND (?3 IS NULL OR json_extract(spec, '$.model') = ?3)"
-	    " ORDER BY seq DESC LIMIT ?4",
-	    err);
+	char text[128];
+	sqlite3_stmt *s = filter->states == 0
+			      ? store_statement(store,
+				    "SELECT " JOB_COLUMNS " FROM job WHERE ?2 IS NULL" LIST_END, err)
+			      : store_statement(store,
+				    "SELECT " JOB_COLUMNS " FROM job WHERE seq IN (SELECT seq FROM job"
+				    " INDEXED BY job_state WHERE state IN (SELECT value FROM"
+				    " json_each(?2)) AND (?1 = 0 OR seq < ?1))" LIST_END,
+				    err);
 
 	if (s == NULL)
 		return NULL;
 	sqlite3_bind_int64(s, 1, filter->before);
-	sqlite3_bind_int64(s, 2, filter->states);
+	bind_text(s, 2, filter->states == 0 ? NULL : states_text(filter->states, text));
 	bind_text(s, 3, filter->model);
 	/* one more tells whether there is a next page */
 	sqlite3_bind_int64(s, 4, (int64_t)filter->limit + 1);

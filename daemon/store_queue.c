@@ -49,8 +49,7 @@ bool store_job_expired(struct store *store, int64_t now, char ret_id[ID_SIZE], s
 }
 
 /* One job that an earlier daemon left in work; false in *ret_more when there is none. */
-static bool recover_one(
-    struct store *store, uint64_t crashes, int64_t now, bool *ret_more, struct mc_error *err)
+static bool recover_one(struct store *store, int64_t now, bool *ret_more, struct mc_error *err)
 {
 	struct job_row row;
 	struct mc_error absent;
@@ -62,21 +61,15 @@ static bool recover_one(
 	if (!*ret_more)
 		return absent.code == MC_NOT_FOUND ||
 		       mc_fail(err, absent.code, absent.where, "%s", absent.text);
-	struct job_change change = {.now_ms = now, .crash = true, .to = JOB_QUEUED};
-	if (row.state == JOB_CANCELING) {
-		change = (struct job_change){.now_ms = now, .to = JOB_CANCELED};
-	} else if ((uint64_t)row.crashes + 1 >= crashes) {
-		change.to = JOB_FAILED;
-		change.reason_code = "crashed-repeatedly";
-		change.reason_detail = "the service ended while it ran, too often";
-	}
+	/* the service died, not the job's process: no crash of the job */
+	struct job_change change = {.now_ms = now,
+	    .to = row.state == JOB_CANCELING ? JOB_CANCELED : JOB_QUEUED};
 	bool ok = store_job_move_row(store, &row, &change, err);
 	job_row_release(&row);
 	return ok;
 }
 
-bool store_recover(
-    struct store *store, uint64_t crashes, int64_t now, size_t *ret_jobs, struct mc_error *err)
+bool store_recover(struct store *store, int64_t now, size_t *ret_jobs, struct mc_error *err)
 {
 	bool more = true, ok = true;
 
@@ -84,7 +77,7 @@ bool store_recover(
 	if (!store_begin(store, err))
 		return false;
 	while (ok && more) {
-		ok = recover_one(store, crashes, now, &more, err);
+		ok = recover_one(store, now, &more, err);
 		*ret_jobs += ok && more;
 	}
 	return store_end(store, ok, err);
@@ -100,16 +93,40 @@ bool store_counts(struct store *store, struct store_counts *ret, struct mc_error
 	*ret = (struct store_counts){0};
 	if (!store_lock(store, err))
 		return false;
+	/* two questions that an index answers alone, however many jobs are kept */
 	sqlite3_stmt *s = store_statement(
-	    store, "SELECT state, count(*), min(created_ms) FROM job GROUP BY state", err);
+	    store, "SELECT state, count(*) FROM job GROUP BY state", err);
 	bool ok = s != NULL;
 	while (ok && (ok = store_step(store, s, &row, err)) && row) {
 		enum job_state state;
-		if (!job_state_parse((const char *)sqlite3_column_text(s, 0), &state))
-			continue;
-		ret->jobs[state] = (uint64_t)sqlite3_column_int64(s, 1);
-		if (state == JOB_QUEUED)
-			ret->oldest_queued_ms = sqlite3_column_int64(s, 2);
+		if (job_state_parse((const char *)sqlite3_column_text(s, 0), &state))
+			ret->jobs[state] = (uint64_t)sqlite3_column_int64(s, 1);
+	}
+	s = ok ? store_statement(
+		     store, "SELECT min(created_ms) FROM job WHERE state = 'queued'", err)
+	       : NULL;
+	ok = s != NULL && store_step(store, s, &row, err);
+	if (ok && row) {
+		ret->oldest_queued_ms = sqlite3_column_int64(s, 0);
+		ok = store_run(store, s, NULL, err);
+	}
+	store_unlock(store);
+	return ok;
+}
+
+bool store_count_queued(struct store *store, uint64_t *ret, struct mc_error *err)
+{
+	bool row = false;
+
+	*ret = 0;
+	if (!store_lock(store, err))
+		return false;
+	sqlite3_stmt *s = store_statement(
+	    store, "SELECT count(*) FROM job WHERE state = 'queued'", err);
+	bool ok = s != NULL && store_step(store, s, &row, err);
+	if (ok && row) {
+		*ret = (uint64_t)sqlite3_column_int64(s, 0);
+		ok = store_run(store, s, NULL, err);
 	}
 	store_unlock(store);
 	return ok;

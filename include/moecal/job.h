@@ -30,6 +30,9 @@ struct mc_job {
 bool mc_job_open(struct mc_job *job, struct mc_spec *spec, const struct mc_env *env,
     struct mc_error *err) MC_CHECKED;
 void mc_job_close(struct mc_job *job);
+/* A part of opening, for tools: which module gets which scheme of job->spec's recipe, whether or not it
+ * can be computed. The model must be open. */
+bool mc_job_match(struct mc_job *job, struct mc_error *err) MC_CHECKED;
 
 /* The dtype that a module's weights are calibrated in: spec's precision, or as stored. */
 enum mc_dtype mc_job_weight_dtype(const struct mc_job *job, const struct mc_module *module);

@@ -33,6 +33,10 @@ enum mc_json_type {
  * line and column. Errors: INVALID (syntax), NO_MEMORY. Owned: mc_json_free. */
 struct mc_json *mc_json_parse(const char *text, size_t length, const char *where, struct mc_error *err)
     MC_CHECKED;
+/* For text of strangers, before mc_json_parse: INVALID when it is nested deeper than `deepest` (trees are
+ * copied and written by recursion) or a string holds \u0000 (everything else here ends at a NUL). */
+bool mc_json_screen(const char *text, size_t length, unsigned deepest, const char *where, struct mc_error *err)
+    MC_CHECKED;
 void mc_json_free(struct mc_json *root); /* NULL is fine */
 struct mc_json *mc_json_copy(const struct mc_json *value, struct mc_error *err) MC_CHECKED; /* deep; owned */
 bool mc_json_equal(const struct mc_json *a, const struct mc_json *b);

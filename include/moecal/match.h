@@ -3,7 +3,10 @@
  *
  * Forms: a full module name; "re:PATTERN" anchored at the start only (Python's re.match); a class name.
  * Priority: exact names, then regexes, then classes; inside a kind the target strings are sorted, the
- * first that matches wins; of equal strings the later group wins. Ignore beats every target.
+ * first that matches wins; of equal strings the later group wins. Ignore beats every target. Of
+ * several modifiers (config->parts) the last that targets a module and does not ignore it wins. An
+ * attention module gets a scheme when one of the scheme's targets matches it and neither its parent
+ * nor anything inside it.
  */
 #ifndef MC_MATCH_H
 #define MC_MATCH_H
@@ -14,6 +17,7 @@ struct mc_match_module {
 	const char *name;
 	const char *class_name; /* besides it every module matches "Module" */
 	bool quantizable;       /* a linear or an embedding; others are passed over silently */
+	bool attention;         /* one with a cache: matched narrowly, see below */
 };
 
 #define MC_NO_SCHEME ((size_t)-1)

@@ -22,6 +22,7 @@ struct mc_quant_args {
 	bool symmetric;
 	enum mc_strategy strategy;
 	int64_t group_size;          /* as written: > 0, -1 or 0 = null */
+	bool group_size_zero;        /* not null but 0, for which no strategy has a use */
 	uint64_t block_rows, block_cols; /* 0 = null */
 	enum mc_dynamic dynamic;
 	char actorder[16];           /* "", "weight" or "static" */
@@ -46,6 +47,11 @@ struct mc_scheme {
 	enum mc_format format;
 };
 
+/* What one of several modifiers contributed: so many of the groups and ignore entries, in order. */
+struct mc_quant_part {
+	size_t schemes, ignore;
+};
+
 struct mc_quant_config {
 	size_t count;
 	struct mc_scheme *schemes; /* config groups in order; owned */
@@ -53,6 +59,8 @@ struct mc_quant_config {
 	char **ignore;             /* owned */
 	bool has_kv_cache;
 	struct mc_quant_args kv_cache;
+	size_t parts_count;          /* 0: all is of one modifier */
+	struct mc_quant_part *parts; /* in the order of the modifiers; owned */
 };
 
 void mc_quant_config_init(struct mc_quant_config *config);
@@ -65,7 +73,8 @@ struct mc_problems;
  * `modifier` is the field object of a QuantizationModifier: targets, ignore, scheme (a preset name, or
  * {preset: targets}), config_groups, kv_cache_scheme, weight_observer, input_observer,
  * output_observer ... `pointer` is its JSON pointer, for messages. Missing observers are filled in as
- * the reference does (memoryless_minmax for weights, minmax for static or local activations).
+ * the reference does (memoryless_minmax for weights, minmax for activations, none for what is
+ * dynamic). A format that was asked for is kept, also where it is not the inferred one.
  * All errors are added to problems; the result is usable only when none were added.
  * Returns false only when out of memory.
  */
@@ -75,7 +84,22 @@ bool mc_quant_config_parse(struct mc_quant_config *config, const struct mc_json 
 bool mc_quant_config_preset(struct mc_quant_config *config, const char *name, const char *const *ignore,
     size_t ignore_count, struct mc_error *err) MC_CHECKED;
 bool mc_scheme_is_preset(const char *name);
-/* Reads a written quantization_config (for verify): lenient about missing scale_dtype, zp_dtype. */
+/*
+ * Appends the config of a modifier that comes after: where both have a scheme for a module the later
+ * one wins, and a later group without any arguments leaves its modules as they are. Groups get names
+ * that are not taken. `from` is empty afterwards.
+ */
+bool mc_quant_config_append(
+    struct mc_quant_config *config, struct mc_quant_config *from, struct mc_error *err) MC_CHECKED;
+
+/* The object in a config.json: quantization_config, text_config.quantization_config or
+ * compression_config; NULL when there is none. Borrowed. */
+const struct mc_json *mc_quant_config_find(const struct mc_json *config);
+/*
+ * Reads a written quantization_config. Passed over: unknown keys and observers, missing formats,
+ * scale_dtype and zp_dtype; actorder of older versions is kept. Errors: UNSUPPORTED for another
+ * quant_method, sparse weights and formats of older versions, by name; CORRUPT.
+ */
 bool mc_quant_config_read(struct mc_quant_config *config, const struct mc_json *quantization_config,
     struct mc_error *err) MC_CHECKED;
 

@@ -134,8 +134,8 @@ static bool matcher_settle(struct matcher *m, struct mc_error *err)
 static bool regex_matches(const struct matcher *m, const struct target *target, const char *name,
     bool *ret, struct mc_error *err)
 {
-	int code =
-	    pcre2_match(target->regex, (PCRE2_SPTR)name, strlen(name), 0, 0, m->data, m->context);
+	int code = pcre2_match(
+	    target->regex, (PCRE2_SPTR)name, strlen(name), 0, 0, m->data, m->context);
 
 	*ret = code >= 0;
 	if (code >= 0 || code == PCRE2_ERROR_NOMATCH)
@@ -201,45 +201,111 @@ static bool any_matches(
 	return true;
 }
 
+/* --- attention -------------------------------------------------------------------------------- */
+
+static bool target_matches(const struct matcher *m, const struct target *target,
+    const struct mc_match_module *module, bool *ret, struct mc_error *err)
+{
+	enum kind kind;
+
+	if (!match_one(m, target, module, &kind, err))
+		return false;
+	*ret = kind != NOT_AT_ALL;
+	return true;
+}
+
+/* "a.b" is the parent of "a.b.c"; the whole model of what has no dot, which has no name to match.
+ */
+static bool is_parent(const char *name, size_t length, const char *of)
+{
+	const char *dot = strrchr(of, '.');
+
+	return dot != NULL && (size_t)(dot - of) == length && strncmp(name, of, length) == 0;
+}
+
+/* Whether the target matches the parent of `module` or anything inside it. */
+static bool matches_around(const struct matcher *m, const struct target *target,
+    const struct mc_match_module *module, const struct mc_match_module *modules, size_t count,
+    bool *ret, struct mc_error *err)
+{
+	size_t length = strlen(module->name);
+
+	*ret = false;
+	for (size_t i = 0; i < count && !*ret; i++) {
+		const char *name = modules[i].name;
+		bool inside = strncmp(name, module->name, length) == 0 && name[length] == '.';
+		if (!inside && !is_parent(name, strlen(name), module->name))
+			continue;
+		if (!target_matches(m, target, &modules[i], ret, err))
+			return false;
+	}
+	return true;
+}
+
+/* Of the targets of the scheme, all are tried: it need not be the one that won. */
+static bool is_narrow(const struct matcher *m, size_t scheme, const struct mc_match_module *module,
+    const struct mc_match_module *modules, size_t count, bool *ret, struct mc_error *err)
+{
+	bool matches, around;
+
+	*ret = false;
+	for (size_t i = 0; i < m->count && !*ret; i++) {
+		if (m->targets[i].scheme != scheme)
+			continue;
+		if (!target_matches(m, &m->targets[i], module, &matches, err))
+			return false;
+		if (!matches)
+			continue;
+		if (!matches_around(m, &m->targets[i], module, modules, count, &around, err))
+			return false;
+		*ret = !around;
+	}
+	return true;
+}
+
 /* --- the whole -------------------------------------------------------------------------------- */
 
 static bool match_all(struct matcher *targets, const struct matcher *ignore,
     const struct mc_match_module *modules, size_t count, size_t *ret_scheme, struct mc_error *err)
 {
-	bool ignored;
+	bool ignored, narrow = true;
+	size_t scheme;
 
 	for (size_t i = 0; i < count; i++) {
-		ret_scheme[i] = MC_NO_SCHEME;
-		if (!modules[i].quantizable)
+		if (!modules[i].quantizable && !modules[i].attention)
 			continue;
-		if (!best_scheme(targets, &modules[i], &ret_scheme[i], err))
+		if (!best_scheme(targets, &modules[i], &scheme, err))
 			return false;
-		if (ret_scheme[i] == MC_NO_SCHEME)
+		if (scheme == MC_NO_SCHEME)
 			continue;
 		if (!any_matches(ignore, &modules[i], &ignored, err))
 			return false;
-		if (ignored)
-			ret_scheme[i] = MC_NO_SCHEME;
+		if (!ignored && modules[i].attention &&
+		    !is_narrow(targets, scheme, &modules[i], modules, count, &narrow, err))
+			return false;
+		if (!ignored && (narrow || !modules[i].attention))
+			ret_scheme[i] = scheme;
 	}
 	return true;
 }
 
-bool mc_match_schemes(const struct mc_quant_config *config, const struct mc_match_module *modules,
-    size_t count, size_t *ret_scheme, void (*unmatched)(void *ctx, const char *target), void *ctx,
+/* What one modifier says: `schemes` groups from number `first` on. */
+static bool match_part(const struct mc_quant_config *config, size_t first, size_t schemes,
+    char *const *ignored, size_t ignored_count, const struct mc_match_module *modules, size_t count,
+    size_t *ret_scheme, void (*unmatched)(void *ctx, const char *target), void *ctx,
     struct mc_error *err)
 {
 	struct matcher targets = {0}, ignore = {0};
 	size_t most = 0;
 
-	for (size_t i = 0; i < config->count; i++)
+	for (size_t i = first; i < first + schemes; i++)
 		most += config->schemes[i].targets_count;
-	bool ok =
-	    matcher_init(&targets, most, err) && matcher_init(&ignore, config->ignore_count, err);
-	for (size_t i = 0; ok && i < config->count; i++)
+	bool ok = matcher_init(&targets, most, err) && matcher_init(&ignore, ignored_count, err);
+	for (size_t i = first; ok && i < first + schemes; i++)
 		matcher_add(
 		    &targets, config->schemes[i].targets, config->schemes[i].targets_count, i);
 	if (ok)
-		matcher_add(&ignore, config->ignore, config->ignore_count, 0);
+		matcher_add(&ignore, ignored, ignored_count, 0);
 	ok = ok && matcher_settle(&targets, err) && matcher_settle(&ignore, err) &&
 	     match_all(&targets, &ignore, modules, count, ret_scheme, err);
 	for (size_t i = 0; ok && unmatched != NULL && i < targets.count; i++)
@@ -248,6 +314,27 @@ bool mc_match_schemes(const struct mc_quant_config *config, const struct mc_matc
 	matcher_release(&targets);
 	matcher_release(&ignore);
 	return ok;
+}
+
+bool mc_match_schemes(const struct mc_quant_config *config, const struct mc_match_module *modules,
+    size_t count, size_t *ret_scheme, void (*unmatched)(void *ctx, const char *target), void *ctx,
+    struct mc_error *err)
+{
+	const struct mc_quant_part whole = {config->count, config->ignore_count};
+	const struct mc_quant_part *parts = config->parts_count > 0 ? config->parts : &whole;
+	size_t parts_count = config->parts_count > 0 ? config->parts_count : 1;
+	size_t first = 0, ignore = 0;
+
+	for (size_t i = 0; i < count; i++)
+		ret_scheme[i] = MC_NO_SCHEME;
+	for (size_t p = 0; p < parts_count; p++) {
+		if (!match_part(config, first, parts[p].schemes, config->ignore + ignore,
+			parts[p].ignore, modules, count, ret_scheme, unmatched, ctx, err))
+			return false;
+		first += parts[p].schemes;
+		ignore += parts[p].ignore;
+	}
+	return true;
 }
 
 bool mc_match_any(char *const *patterns, size_t patterns_count,

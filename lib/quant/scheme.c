@@ -250,10 +250,7 @@ static bool require_args(
 	if (!args->symmetric && strcmp(args->zp_dtype, "torch.int8") != 0)
 		return mc_fail(err, MC_UNSUPPORTED, where,
 		    "%s: zp_dtype %s is not there yet; needed torch.int8", what, args->zp_dtype);
-	if (args->actorder[0] != '\0')
-		return mc_fail(err, MC_UNSUPPORTED, where,
-		    "%s: actorder '%s' is not there yet; needed null", what, args->actorder);
-	return true;
+	return true; /* actorder orders the columns of GPTQ; rounding to nearest has no order */
 }
 
 /* Scales that are no numbers of the weight's dtype go with 4-bit floats or MX groups alone. */
@@ -294,6 +291,12 @@ static bool require_weights(
 	    !require_weight_scales(args, where, err) ||
 	    !mc_weight_observer_make(&observer, args, where, err))
 		return false;
+	if (observer.strict &&
+	    (args->strategy == MC_STRATEGY_TENSOR || args->strategy == MC_STRATEGY_BLOCK))
+		return mc_fail(err, MC_UNSUPPORTED, where,
+		    "weights: observer %s weighs input channels, which strategies tensor and block "
+		    "mix; needed channel, group or tensor_group, or strict false",
+		    args->observer);
 	if (missing != NULL)
 		return mc_fail(err, MC_UNSUPPORTED, where,
 		    "weights: strategy '%s' is not there yet; needed tensor, "

@@ -3,8 +3,6 @@
  */
 #include "scheme_parse.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,11 +24,9 @@ static const char *const types[] = {[MC_QUANT_INT] = "int", [MC_QUANT_FLOAT] = "
 static const char *const torch_dtypes[] = {"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2",
     "float8_e5m2fnuz", "float8_e8m0fnu", "bfloat16", "float16", "float32", "float64", "int8",
     "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"};
-static const char *const observers[] = {"memoryless_minmax", "static_minmax", "minmax",
-    "memoryless_mse", "mse", "nvfp4_expanded_mse", "fouroversix", "imatrix_mse",
-    "nvfp4_expanded_imatrix"};
-static const char *const observer_arguments[] = {"averaging_constant", "expand", "grid",
-    "maxshrink", "norm", "patience", "strict", "triton_error_buffer"};
+/* Other names that torch has for the same. */
+static const char *const torch_aliases[][2] = {{"float", "float32"}, {"double", "float64"},
+    {"half", "float16"}, {"short", "int16"}, {"int", "int32"}, {"long", "int64"}};
 static const char *const keys[] = {"actorder", "block_structure", "dynamic", "group_size",
     "num_bits", "observer", "observer_kwargs", "scale_dtype", "strategy", "symmetric", "type",
     "zp_dtype"};
@@ -52,39 +48,9 @@ struct reading {
 	const struct mc_scheme_reader *reader;
 	struct mc_problems *problems; /* the reader's */
 	unsigned bad;
-	bool zero_group; /* group_size is 0, which only strategies without groups may have */
 };
 
 /* --- values ----------------------------------------------------------------------------------- */
-
-static bool is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-/* Integers as the reference takes them: also 4.0 and "4". */
-static bool as_integer(const struct mc_json *value, int64_t *ret)
-{
-	if (mc_json_type(value) == MC_JSON_INTEGER) {
-		*ret = mc_json_integer(value);
-		return true;
-	}
-	if (mc_json_type(value) == MC_JSON_REAL) {
-		double number = mc_json_number(value);
-		*ret = fabs(number) < 0x1p53 ? (int64_t)number : 0;
-		return fabs(number) < 0x1p53 && number == floor(number);
-	}
-	if (mc_json_type(value) == MC_JSON_STRING) {
-		size_t length;
-		const char *text = mc_json_string(value, &length);
-		char *end;
-		errno = 0;
-		*ret = strtoll(text, &end, 10);
-		return length > 0 && (is_digit(text[0]) || text[0] == '-') &&
-		       end == text + length && errno == 0;
-	}
-	return false;
-}
 
 static bool find_name(const char *text, const char *const *names, size_t count, unsigned *ret)
 {
@@ -130,7 +96,7 @@ static void read_num_bits(struct reading *r)
 	struct mc_field field = mc_field_get(r->json, r->pointer, "num_bits");
 	int64_t bits = 8;
 
-	if (field.value != NULL && !as_integer(field.value, &bits)) {
+	if (field.value != NULL && !mc_integer_read(field.value, &bits)) {
 		mc_field_wrong_type(&field, "an integer", r->problems);
 		r->bad |= BAD_BITS;
 		return;
@@ -156,9 +122,7 @@ static void read_symmetric(struct reading *r)
 
 	if (field.value == NULL)
 		return;
-	if (mc_json_type(field.value) == MC_JSON_BOOL)
-		r->args->symmetric = mc_json_bool(field.value);
-	else
+	if (!mc_bool_read(field.value, &r->args->symmetric))
 		mc_field_wrong_type(&field, "true or false", r->problems);
 }
 
@@ -169,7 +133,9 @@ static void read_group_size(struct reading *r)
 
 	if (mc_json_is_null(field.value))
 		return;
-	if (!as_integer(field.value, &size)) {
+	/* a number in quotes is refused here, and only here, by the reference too */
+	bool quoted = mc_json_type(field.value) == MC_JSON_STRING && !r->reader->written;
+	if (quoted || !mc_integer_read(field.value, &size)) {
 		mc_field_wrong_type(&field, "an integer or null", r->problems);
 		r->bad |= BAD_GROUP;
 	} else if (size < -1 || size > INT32_MAX) {
@@ -179,7 +145,7 @@ static void read_group_size(struct reading *r)
 		r->bad |= BAD_GROUP;
 	} else {
 		r->args->group_size = size;
-		r->zero_group = size == 0;
+		r->args->group_size_zero = size == 0;
 	}
 }
 
@@ -189,7 +155,7 @@ static void read_strategy(struct reading *r)
 	unsigned strategy;
 
 	if (mc_json_is_null(field.value)) {
-		if (r->zero_group) {
+		if (r->args->group_size_zero) {
 			mc_problems_add(r->problems, r->pointer,
 			    "group_size 0 says no strategy; needed a positive number, "
 			    "-1 (one group a row) or null");
@@ -210,16 +176,23 @@ static void read_strategy(struct reading *r)
 /* "128x128" */
 static bool parse_block_text(const char *text, int64_t block[2])
 {
-	char *end;
+	char rows[32];
+	const char *x = strchr(text, 'x');
 
-	errno = 0;
-	if (!is_digit(text[0]))
+	if (x == NULL || (size_t)(x - text) >= sizeof rows)
 		return false;
-	block[0] = strtoll(text, &end, 10);
-	if ((*end != 'x' && *end != 'X') || !is_digit(end[1]))
-		return false;
-	block[1] = strtoll(end + 1, &end, 10);
-	return *end == '\0' && errno == 0;
+	memcpy(rows, text, (size_t)(x - text));
+	rows[x - text] = '\0';
+	return mc_integer_parse(rows, false, &block[0]) &&
+	       mc_integer_parse(x + 1, false, &block[1]);
+}
+
+/* Elements of a block are not coerced. */
+static bool block_number(const struct mc_json *value, int64_t *ret)
+{
+	enum mc_json_type type = mc_json_type(value);
+
+	return (type == MC_JSON_INTEGER || type == MC_JSON_BOOL) && mc_integer_read(value, ret);
 }
 
 static void read_block(struct reading *r)
@@ -233,8 +206,8 @@ static void read_block(struct reading *r)
 	if (mc_json_type(field.value) == MC_JSON_STRING)
 		ok = parse_block_text(mc_json_string(field.value, NULL), block);
 	else if (mc_json_type(field.value) == MC_JSON_ARRAY && mc_json_size(field.value) == 2)
-		ok = as_integer(mc_json_at(field.value, 0), &block[0]) &&
-		     as_integer(mc_json_at(field.value, 1), &block[1]);
+		ok = block_number(mc_json_at(field.value, 0), &block[0]) &&
+		     block_number(mc_json_at(field.value, 1), &block[1]);
 	if (!ok || block[0] < 1 || block[1] < 1 || block[0] > INT32_MAX || block[1] > INT32_MAX) {
 		mc_problems_add(r->problems, field.where,
 		    "needed two positive integers, [rows, columns] or \"ROWSxCOLUMNS\"");
@@ -248,14 +221,14 @@ static void read_block(struct reading *r)
 static void read_dynamic(struct reading *r)
 {
 	struct mc_field field = mc_field_get(r->json, r->pointer, "dynamic");
+	bool text = field.value != NULL && mc_json_type(field.value) == MC_JSON_STRING, dynamic;
 
-	if (field.value == NULL)
+	if (field.value == NULL || (mc_json_is_null(field.value) && r->reader->written))
 		return;
-	if (mc_json_type(field.value) == MC_JSON_BOOL) {
-		r->args->dynamic = mc_json_bool(field.value) ? MC_DYNAMIC_YES : MC_DYNAMIC_NO;
-	} else if (mc_json_type(field.value) == MC_JSON_STRING &&
-		   mc_equal_folded(mc_json_string(field.value, NULL), "local")) {
+	if (text && mc_equal_folded(mc_json_string(field.value, NULL), "local")) {
 		r->args->dynamic = MC_DYNAMIC_LOCAL;
+	} else if (!text && mc_bool_read(field.value, &dynamic)) {
+		r->args->dynamic = dynamic ? MC_DYNAMIC_YES : MC_DYNAMIC_NO;
 	} else {
 		mc_problems_add(r->problems, field.where, "needed true, false or \"local\"");
 		r->bad |= BAD_DYNAMIC;
@@ -298,6 +271,9 @@ static void read_torch_dtype(struct reading *r, const char *key, char into[32])
 	}
 	const char *text = mc_json_string(field.value, NULL);
 	const char *bare = strncmp(text, "torch.", 6) == 0 ? text + 6 : text;
+	for (size_t i = 0; i < COUNT(torch_aliases); i++)
+		if (strcmp(bare, torch_aliases[i][0]) == 0)
+			bare = torch_aliases[i][1];
 	for (size_t i = 0; i < COUNT(torch_dtypes); i++) {
 		if (strcmp(bare, torch_dtypes[i]) == 0) {
 			snprintf(into, 32, "torch.%s", bare);
@@ -308,31 +284,6 @@ static void read_torch_dtype(struct reading *r, const char *key, char into[32])
 }
 
 /* --- observers -------------------------------------------------------------------------------- */
-
-static bool same_observer(const char *a, const char *b)
-{
-	char name[64];
-	size_t n = strlen(a);
-
-	if (n >= sizeof name)
-		return false;
-	for (size_t i = 0; i <= n; i++)
-		name[i] = a[i] == '-' || a[i] == ' ' ? '_' : a[i];
-	return mc_equal_folded(name, b);
-}
-
-const char *mc_observer_known(const char *name)
-{
-	for (size_t i = 0; i < COUNT(observers); i++)
-		if (same_observer(name, observers[i]))
-			return observers[i];
-	return NULL;
-}
-
-void mc_observer_unknown(const char *where, const char *name, struct mc_problems *problems)
-{
-	mc_name_unknown(where, "observer", name, observers, COUNT(observers), problems);
-}
 
 static void read_observer(struct reading *r)
 {
@@ -352,23 +303,6 @@ static void read_observer(struct reading *r)
 		mc_observer_unknown(field.where, text, r->problems);
 }
 
-static void check_observer_arguments(struct reading *r, const struct mc_field *field)
-{
-	const struct mc_json *c = mc_json_get(field->value, "averaging_constant");
-	struct mc_field constant = {.value = c};
-
-	mc_keys_require(
-	    field->value, field->where, observer_arguments, COUNT(observer_arguments), r->problems);
-	if (c == NULL)
-		return;
-	mc_pointer_join(constant.where, field->where, "averaging_constant");
-	if (mc_json_type(c) != MC_JSON_REAL && mc_json_type(c) != MC_JSON_INTEGER)
-		mc_field_wrong_type(&constant, "a number from 0 to 1", r->problems);
-	else if (!(mc_json_number(c) >= 0 && mc_json_number(c) <= 1))
-		mc_problems_add(r->problems, constant.where, "is %g; needed a number from 0 to 1",
-		    mc_json_number(c));
-}
-
 static bool read_observer_kwargs(struct reading *r, struct mc_error *err)
 {
 	struct mc_field field = mc_field_get(r->json, r->pointer, "observer_kwargs");
@@ -376,7 +310,7 @@ static bool read_observer_kwargs(struct reading *r, struct mc_error *err)
 
 	if (object) {
 		if (!r->reader->written)
-			check_observer_arguments(r, &field);
+			mc_observer_check_arguments(&field, r->problems);
 		r->args->observer_kwargs = mc_json_copy(field.value, err);
 		return r->args->observer_kwargs != NULL;
 	}
@@ -400,8 +334,8 @@ static void rule(struct reading *r, const char *key, const char *text)
 static void check_strategy(struct reading *r)
 {
 	const struct mc_quant_args *args = r->args;
-	bool grouped =
-	    args->strategy == MC_STRATEGY_GROUP || args->strategy == MC_STRATEGY_TENSOR_GROUP;
+	bool grouped = args->strategy == MC_STRATEGY_GROUP ||
+		       args->strategy == MC_STRATEGY_TENSOR_GROUP;
 	bool block = args->strategy == MC_STRATEGY_BLOCK;
 
 	if (r->bad & BAD_STRATEGY)
@@ -563,7 +497,9 @@ struct mc_json *mc_quant_args_json(const struct mc_quant_args *args, struct mc_e
 	    mc_json_set(json, "block_structure", block_json(args, err), err) &&
 	    mc_json_set(json, "dynamic", dynamic_json(args), err) &&
 	    mc_json_set(json, "group_size",
-		args->group_size == 0 ? mc_json_new_null() : mc_json_new_integer(args->group_size),
+		args->group_size == 0 && !args->group_size_zero
+		    ? mc_json_new_null()
+		    : mc_json_new_integer(args->group_size),
 		err) &&
 	    mc_json_set(json, "num_bits", mc_json_new_integer(args->num_bits), err) &&
 	    mc_json_set(json, "observer", text_or_null(args->observer), err) &&

@@ -12,10 +12,29 @@
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-/* The second row is what every modifier may have; this program has no use for it. */
 static const char *const keys[] = {"targets", "ignore", "scheme", "config_groups",
     "kv_cache_scheme", "weight_observer", "input_observer", "output_observer", "observer",
-    "bypass_divisibility_checks", "index", "group", "start", "end", "update"};
+    "bypass_divisibility_checks", "requires_calibration_data", "index", "group", "start", "end",
+    "update", "initialized_", "finalized_", "started_", "ended_"};
+
+/* What every modifier may have and a written recipe does have; this program has no use for it. */
+enum common { COMMON_BOOL, COMMON_INTEGER, COMMON_NUMBER, COMMON_TEXT };
+static const struct {
+	const char *key;
+	enum common kind;
+} common[] = {
+    {"bypass_divisibility_checks", COMMON_BOOL},
+    {"requires_calibration_data", COMMON_BOOL},
+    {"index", COMMON_INTEGER},
+    {"group", COMMON_TEXT},
+    {"start", COMMON_NUMBER},
+    {"end", COMMON_NUMBER},
+    {"update", COMMON_NUMBER},
+    {"initialized_", COMMON_BOOL},
+    {"finalized_", COMMON_BOOL},
+    {"started_", COMMON_BOOL},
+    {"ended_", COMMON_BOOL},
+};
 static const char *const observer_keys[] = {"weights", "input", "output"};
 static const char *const observer_fields[] = {
     "weight_observer", "input_observer", "output_observer"};
@@ -58,7 +77,8 @@ static bool add_for_targets(struct parsing *p, const char *preset, struct mc_err
 		return false;
 	if (field.value == NULL)
 		return copy_targets(scheme, (char *const *)linear, 1, err);
-	return mc_strings_read(&field, &scheme->targets, &scheme->targets_count, p->problems, err);
+	return mc_strings_read(
+	    &field, true, &scheme->targets, &scheme->targets_count, p->problems, err);
 }
 
 /* {preset: targets, ...}: group_0, group_1, ... in the order of the file. */
@@ -67,9 +87,6 @@ static bool add_scheme_map(struct parsing *p, const struct mc_field *field, stru
 	struct mc_json_iter member = mc_json_iter(field->value);
 	char name[32];
 
-	if (mc_json_size(field->value) == 0)
-		mc_problems_add(
-		    p->problems, field->where, "is empty; needed a preset and its targets");
 	while (mc_json_next(&member)) {
 		struct mc_field targets = {.value = member.value};
 		mc_pointer_join(targets.where, field->where, member.key);
@@ -81,7 +98,7 @@ static bool add_scheme_map(struct parsing *p, const struct mc_field *field, stru
 		snprintf(name, sizeof name, "group_%zu", p->config->count - 1);
 		if (scheme == NULL || !mc_scheme_make(scheme, name, member.key, err) ||
 		    !mc_strings_read(
-			&targets, &scheme->targets, &scheme->targets_count, p->problems, err))
+			&targets, true, &scheme->targets, &scheme->targets_count, p->problems, err))
 			return false;
 	}
 	return true;
@@ -103,11 +120,28 @@ static bool read_scheme_field(struct parsing *p, const struct mc_field *field, s
 	return true;
 }
 
+/* Whether the modifier says anything at all. */
+static bool says_something(const struct parsing *p)
+{
+	static const char *const any[] = {"scheme", "config_groups", "kv_cache_scheme"};
+	const struct mc_json *targets = mc_json_get(p->json, "targets"),
+			     *ignore = mc_json_get(p->json, "ignore"), *first = targets;
+
+	for (size_t i = 0; i < COUNT(any); i++)
+		if (!mc_json_is_null(mc_json_get(p->json, any[i])))
+			return true;
+	if (targets != NULL && mc_json_type(targets) == MC_JSON_ARRAY)
+		first = mc_json_size(targets) == 1 ? mc_json_at(targets, 0) : NULL;
+	if (targets != NULL && (first == NULL || mc_json_type(first) != MC_JSON_STRING ||
+				   strcmp(mc_json_string(first, NULL), "Linear") != 0))
+		return true;
+	return ignore != NULL && mc_json_size(ignore) > 0;
+}
+
 static bool read_groups(struct parsing *p, struct mc_error *err)
 {
 	struct mc_field scheme = mc_field_get(p->json, p->pointer, "scheme");
 	struct mc_field groups = mc_field_get(p->json, p->pointer, "config_groups");
-	struct mc_field kv = mc_field_get(p->json, p->pointer, "kv_cache_scheme");
 	struct mc_field targets = mc_field_get(p->json, p->pointer, "targets");
 	bool has_scheme = !mc_json_is_null(scheme.value),
 	     has_groups = !mc_json_is_null(groups.value);
@@ -119,17 +153,23 @@ static bool read_groups(struct parsing *p, struct mc_error *err)
 		return false;
 	if (has_groups && !mc_config_groups_read(p->config, &groups, &p->reader, err))
 		return false;
-	if (!has_scheme && !has_groups && mc_json_is_null(kv.value))
+	if (!says_something(p)) {
 		mc_problems_add(
 		    p->problems, p->pointer, "needed scheme (such as \"W4A16\") or config_groups");
+		return true;
+	}
 	/* Without a group of its own the modifier targets modules that stay as they are. */
-	if (!has_scheme && !has_groups && !mc_json_is_null(kv.value))
+	bool empty = (!has_scheme || (mc_json_type(scheme.value) == MC_JSON_OBJECT &&
+					 mc_json_size(scheme.value) == 0)) &&
+		     (!has_groups || (mc_json_type(groups.value) == MC_JSON_OBJECT &&
+					 mc_json_size(groups.value) == 0));
+	if (empty)
 		return add_for_targets(p, NULL, err);
 	if (targets.value != NULL && (has_groups || mc_json_type(scheme.value) == MC_JSON_OBJECT)) {
 		/* not used then, but still of the right kind */
 		char **list = NULL;
 		size_t count = 0;
-		bool ok = mc_strings_read(&targets, &list, &count, p->problems, err);
+		bool ok = mc_strings_read(&targets, true, &list, &count, p->problems, err);
 		mc_strings_free(list, count);
 		return ok;
 	}
@@ -138,12 +178,11 @@ static bool read_groups(struct parsing *p, struct mc_error *err)
 
 /* --- observers -------------------------------------------------------------------------------- */
 
-static void read_observer(struct parsing *p, const struct mc_field *field, size_t which)
+static void read_observer(
+    struct parsing *p, const struct mc_field *field, const char *needed, size_t which)
 {
-	if (mc_json_is_null(field->value))
-		return;
 	if (mc_json_type(field->value) != MC_JSON_STRING)
-		mc_field_wrong_type(field, "an observer's name or null", p->problems);
+		mc_field_wrong_type(field, needed, p->problems);
 	else if (mc_observer_known(mc_json_string(field->value, NULL)) == NULL)
 		mc_observer_unknown(field->where, mc_json_string(field->value, NULL), p->problems);
 	else
@@ -157,8 +196,10 @@ static void read_observers(struct parsing *p)
 
 	for (size_t i = 0; i < 3; i++) {
 		struct mc_field field = mc_field_get(p->json, p->pointer, observer_fields[i]);
-		any |= !mc_json_is_null(field.value);
-		read_observer(p, &field, i);
+		if (mc_json_is_null(field.value))
+			continue;
+		any = true;
+		read_observer(p, &field, "an observer's name or null", i);
 	}
 	if (mc_json_is_null(map.value))
 		return;
@@ -173,31 +214,65 @@ static void read_observers(struct parsing *p)
 	mc_keys_require(map.value, map.where, observer_keys, COUNT(observer_keys), p->problems);
 	for (size_t i = 0; i < 3; i++) {
 		struct mc_field field = mc_field_get(map.value, map.where, observer_keys[i]);
-		read_observer(p, &field, i);
+		if (field.value != NULL)
+			read_observer(p, &field, "an observer's name", i);
 	}
 }
 
+/* What is dynamic has no observer unless one is asked for. */
 static void set_observer(struct mc_quant_args *args, const char *override, const char *missing)
 {
 	if (override != NULL)
 		snprintf(args->observer, sizeof args->observer, "%s", override);
-	else if (args->observer[0] == '\0')
+	else if (args->observer[0] == '\0' && args->dynamic != MC_DYNAMIC_YES)
 		snprintf(args->observer, sizeof args->observer, "%s", missing);
 }
 
-/* Written to config.json as given; what weights use is the memoryless form of it. */
-static void settle_observers(struct parsing *p)
+/* Arguments that the observer has no use for; only a group that was spelled out can have any. */
+static void check_use(const struct parsing *p, const struct mc_scheme *scheme, const char *key,
+    const struct mc_quant_args *args)
 {
+	struct mc_field field = mc_field_get(p->json, p->pointer, "config_groups");
+	char where[160];
+
+	mc_pointer_join(where, field.where, scheme->name);
+	mc_pointer_join(where, where, key);
+	field = mc_field_get(
+	    mc_json_get(mc_json_get(field.value, scheme->name), key), where, "observer_kwargs");
+	if (field.value != NULL && args->dynamic != MC_DYNAMIC_YES)
+		mc_observer_check_use(&field, args->observer, p->problems);
+}
+
+/* Written to config.json as given; what weights use is the memoryless form of it. */
+static void settle_observers(struct parsing *p, size_t problems_before)
+{
+	static const char *const missing[] = {"memoryless_minmax", "minmax", "minmax"};
+	static const char *const args_keys[] = {
+	    "weights", "input_activations", "output_activations"};
+	struct mc_field kv = mc_field_get(p->json, p->pointer, "kv_cache_scheme");
+
 	for (size_t i = 0; i < p->config->count; i++) {
 		struct mc_scheme *scheme = &p->config->schemes[i];
-		if (scheme->has_weights)
-			set_observer(&scheme->weights, p->observer[0], "memoryless_minmax");
-		if (scheme->has_input)
-			set_observer(&scheme->input, p->observer[1],
-			    scheme->input.dynamic == MC_DYNAMIC_YES ? "" : "minmax");
-		if (scheme->has_output)
-			set_observer(&scheme->output, p->observer[2],
-			    scheme->output.dynamic == MC_DYNAMIC_YES ? "" : "minmax");
+		struct mc_quant_args *args[] = {
+		    scheme->has_weights ? &scheme->weights : NULL,
+		    scheme->has_input ? &scheme->input : NULL,
+		    scheme->has_output ? &scheme->output : NULL,
+		};
+		for (size_t k = 0; k < COUNT(args); k++) {
+			if (args[k] == NULL)
+				continue;
+			set_observer(args[k], p->observer[k], missing[k]);
+			if (p->problems->total == problems_before)
+				check_use(p, scheme, args_keys[k], args[k]);
+		}
+	}
+	/* that of the cache stays null: minmax is used then */
+	if (p->config->has_kv_cache && p->problems->total == problems_before) {
+		const struct mc_quant_args *args = &p->config->kv_cache;
+		struct mc_field kwargs = mc_field_get(kv.value, kv.where, "observer_kwargs");
+		if (kwargs.value != NULL && args->dynamic != MC_DYNAMIC_YES)
+			mc_observer_check_use(&kwargs,
+			    args->observer[0] == '\0' ? "minmax" : args->observer, p->problems);
 	}
 }
 
@@ -252,20 +327,54 @@ static bool check_all_patterns(struct parsing *p, struct mc_error *err)
 	return true;
 }
 
+static void check_common(struct parsing *p)
+{
+	static const char *const needed[] = {[COMMON_BOOL] = "true or false",
+	    [COMMON_INTEGER] = "an integer or null",
+	    [COMMON_NUMBER] = "a number or null",
+	    [COMMON_TEXT] = "a string or null"};
+	int64_t integer;
+	bool flag;
+
+	for (size_t i = 0; i < COUNT(common); i++) {
+		struct mc_field field = mc_field_get(p->json, p->pointer, common[i].key);
+		bool null = mc_json_is_null(field.value), ok = null;
+		if (field.value == NULL)
+			continue;
+		switch (common[i].kind) {
+		case COMMON_BOOL:
+			ok = mc_bool_read(field.value, &flag);
+			break;
+		case COMMON_INTEGER:
+			ok = null || mc_integer_read(field.value, &integer);
+			break;
+		case COMMON_NUMBER:
+			ok = null || mc_number_read(field.value);
+			break;
+		case COMMON_TEXT:
+			ok = null || mc_json_type(field.value) == MC_JSON_STRING;
+			break;
+		}
+		if (!ok)
+			mc_field_wrong_type(&field, needed[common[i].kind], p->problems);
+	}
+}
+
 static bool read_rest(struct parsing *p, struct mc_error *err)
 {
 	struct mc_field ignore = mc_field_get(p->json, p->pointer, "ignore");
 	struct mc_field kv = mc_field_get(p->json, p->pointer, "kv_cache_scheme");
-	struct mc_field bypass = mc_field_get(p->json, p->pointer, "bypass_divisibility_checks");
 
-	if (!mc_json_is_null(bypass.value) && mc_json_type(bypass.value) != MC_JSON_BOOL)
-		mc_field_wrong_type(&bypass, "true or false", p->problems);
-	if (!mc_json_is_null(ignore.value) && !mc_strings_read(&ignore, &p->config->ignore,
-						  &p->config->ignore_count, p->problems, err))
+	if (ignore.value != NULL && !mc_strings_read(&ignore, false, &p->config->ignore,
+					&p->config->ignore_count, p->problems, err))
 		return false;
 	p->config->has_kv_cache = !mc_json_is_null(kv.value);
-	return !p->config->has_kv_cache ||
-	       mc_quant_args_read(&p->config->kv_cache, kv.value, kv.where, &p->reader, err);
+	if (!p->config->has_kv_cache)
+		return true;
+	if (!mc_quant_args_read(&p->config->kv_cache, kv.value, kv.where, &p->reader, err))
+		return false;
+	mc_activation_check(&p->config->kv_cache, MC_ACTIVATION_KV, kv.where, p->problems);
+	return true;
 }
 
 bool mc_quant_config_parse(struct mc_quant_config *config, const struct mc_json *modifier,
@@ -276,6 +385,7 @@ bool mc_quant_config_parse(struct mc_quant_config *config, const struct mc_json 
 	    .pointer = pointer,
 	    .problems = problems,
 	    .reader = {.problems = problems}};
+	size_t before = problems->total;
 
 	mc_quant_config_init(config);
 	if (mc_json_type(modifier) != MC_JSON_OBJECT) {
@@ -289,7 +399,8 @@ bool mc_quant_config_parse(struct mc_quant_config *config, const struct mc_json 
 		mc_quant_config_release(config);
 		return false;
 	}
+	check_common(&p);
 	read_observers(&p);
-	settle_observers(&p);
+	settle_observers(&p, before);
 	return true;
 }

@@ -3,6 +3,8 @@
  */
 #include "scheme_parse.h"
 
+#include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,10 +97,10 @@ static bool read_string(const struct mc_field *field, char ***list, size_t *coun
 	return append_string(list, count, text, err);
 }
 
-bool mc_strings_read(const struct mc_field *field, char ***list, size_t *count,
+bool mc_strings_read(const struct mc_field *field, bool or_one, char ***list, size_t *count,
     struct mc_problems *problems, struct mc_error *err)
 {
-	if (mc_json_type(field->value) == MC_JSON_STRING)
+	if (or_one && mc_json_type(field->value) == MC_JSON_STRING)
 		return read_string(field, list, count, problems, err);
 	if (mc_json_type(field->value) != MC_JSON_ARRAY) {
 		mc_field_wrong_type(field, "a list of strings", problems);
@@ -131,4 +133,104 @@ bool mc_equal_folded(const char *a, const char *b)
 	for (; *a != '\0' && lower(*a) == lower(*b); a++)
 		b++;
 	return *a == *b;
+}
+
+/* --- values as the reference's parser coerces them -------------------------------------------- */
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+bool mc_integer_parse(const char *text, bool fraction, int64_t *ret)
+{
+	static const char blanks[] = " \t\n\r\f\v";
+	char digits[32], *end;
+	size_t used = 0;
+
+	text += strspn(text, blanks);
+	if (*text == '-' || *text == '+')
+		digits[used++] = *text++;
+	if (!is_digit(*text))
+		return false;
+	for (; is_digit(*text) || (*text == '_' && is_digit(text[-1]) && is_digit(text[1])); text++)
+		if (*text != '_' && used + 1 < sizeof digits)
+			digits[used++] = *text;
+	if (fraction && *text == '.' && text[1] == '0')
+		text += 1 + strspn(text + 1, "0");
+	text += strspn(text, blanks);
+	digits[used] = '\0';
+	errno = 0;
+	*ret = strtoll(digits, &end, 10);
+	return *text == '\0' && used + 1 < sizeof digits && errno == 0;
+}
+
+/* The text of a JSON string, NULL when there is a NUL in it. */
+static const char *whole_text(const struct mc_json *value)
+{
+	size_t length;
+	const char *text = mc_json_string(value, &length);
+
+	return strlen(text) == length ? text : NULL;
+}
+
+bool mc_integer_read(const struct mc_json *value, int64_t *ret)
+{
+	double number;
+
+	switch (mc_json_type(value)) {
+	case MC_JSON_INTEGER:
+		*ret = mc_json_integer(value);
+		return true;
+	case MC_JSON_BOOL:
+		*ret = mc_json_bool(value);
+		return true;
+	case MC_JSON_REAL:
+		number = mc_json_number(value);
+		*ret = fabs(number) < 0x1p53 ? (int64_t)number : 0;
+		return fabs(number) < 0x1p53 && number == floor(number);
+	case MC_JSON_STRING:
+		return whole_text(value) != NULL && mc_integer_parse(whole_text(value), true, ret);
+	case MC_JSON_NULL:
+	case MC_JSON_ARRAY:
+	case MC_JSON_OBJECT:
+		break;
+	}
+	return false;
+}
+
+bool mc_bool_read(const struct mc_json *value, bool *ret)
+{
+	static const char *const words[] = {
+	    "0", "1", "false", "true", "f", "t", "no", "yes", "n", "y", "off", "on"};
+	enum mc_json_type type = mc_json_type(value);
+	const char *text = type == MC_JSON_STRING ? whole_text(value) : NULL;
+
+	if (type == MC_JSON_BOOL) {
+		*ret = mc_json_bool(value);
+		return true;
+	}
+	if (type == MC_JSON_INTEGER || type == MC_JSON_REAL) {
+		*ret = mc_json_number(value) == 1;
+		return mc_json_number(value) == 0 || mc_json_number(value) == 1;
+	}
+	for (size_t i = 0; text != NULL && i < sizeof words / sizeof *words; i++) {
+		*ret = i % 2 == 1;
+		if (mc_equal_folded(text, words[i]))
+			return true;
+	}
+	return false;
+}
+
+bool mc_number_read(const struct mc_json *value)
+{
+	enum mc_json_type type = mc_json_type(value);
+	const char *text = type == MC_JSON_STRING ? whole_text(value) : NULL;
+	char *end;
+
+	if (text == NULL)
+		return type == MC_JSON_BOOL || type == MC_JSON_INTEGER || type == MC_JSON_REAL;
+	(void)strtod(text, &end);
+	bool hex = strpbrk(text, "xX") != NULL;
+	return !hex && end != text && end[strspn(end, " \t\n\r\f\v")] == '\0';
 }

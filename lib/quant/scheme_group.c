@@ -1,5 +1,5 @@
 /*
- * scheme_group.c - one config group (QuantizationScheme), the map of all of them, a written config
+ * scheme_group.c - one config group (QuantizationScheme) and the map of all of them
  */
 #include "scheme_parse.h"
 
@@ -27,6 +27,7 @@ void mc_quant_config_release(struct mc_quant_config *config)
 	free(config->schemes);
 	mc_strings_free(config->ignore, config->ignore_count);
 	mc_quant_args_release(&config->kv_cache);
+	free(config->parts);
 	*config = (struct mc_quant_config){0};
 }
 
@@ -46,8 +47,7 @@ struct mc_scheme *mc_quant_config_add(struct mc_quant_config *config, struct mc_
 
 /* --- one group -------------------------------------------------------------------------------- */
 
-/* Reads args at `key` when there are any. */
-static bool read_args(const struct mc_json *json, const char *pointer, const char *key,
+bool mc_args_member_read(const struct mc_json *json, const char *pointer, const char *key,
     struct mc_quant_args *args, bool *ret_has, const struct mc_scheme_reader *reader,
     struct mc_error *err)
 {
@@ -57,22 +57,28 @@ static bool read_args(const struct mc_json *json, const char *pointer, const cha
 	return !*ret_has || mc_quant_args_read(args, field.value, field.where, reader, err);
 }
 
-static void check_activations(const struct mc_quant_args *args, bool input, const char *pointer,
-    const char *key, struct mc_problems *problems)
+void mc_activation_check(const struct mc_quant_args *args, enum mc_activation kind,
+    const char *where, struct mc_problems *problems)
 {
-	char where[160], inner[160];
+	enum mc_strategy strategy = args->strategy;
+	bool weights_only = strategy == MC_STRATEGY_CHANNEL || strategy == MC_STRATEGY_BLOCK;
+	bool grouped = strategy == MC_STRATEGY_GROUP || strategy == MC_STRATEGY_TENSOR_GROUP;
+	char inner[160];
 
-	mc_pointer_join(where, pointer, key);
 	if (args->actorder[0] != '\0')
 		mc_problems_add(problems, mc_pointer_join(inner, where, "actorder"),
 		    "is '%s'; activations have no order, needed null", args->actorder);
-	if (input && (args->strategy == MC_STRATEGY_CHANNEL || args->strategy == MC_STRATEGY_BLOCK))
-		mc_problems_add(problems, mc_pointer_join(inner, where, "strategy"),
+	mc_pointer_join(inner, where, "strategy");
+	if (kind != MC_ACTIVATION_OUTPUT && weights_only)
+		mc_problems_add(problems, inner,
 		    "is for weights only; inputs need token, tensor, group, tensor_group or "
 		    "attn_head");
+	else if (kind == MC_ACTIVATION_KV && grouped && args->dynamic != MC_DYNAMIC_YES)
+		mc_problems_add(problems, inner,
+		    "has groups, which a cache has not; needed tensor or attn_head");
 }
 
-static bool find_format(const char *name, enum mc_format *ret)
+bool mc_format_find(const char *name, enum mc_format *ret)
 {
 	for (enum mc_format f = MC_FORMAT_DENSE; f <= MC_FORMAT_MIXED; f++) {
 		if (strcmp(name, mc_format_name(f)) != 0)
@@ -83,7 +89,18 @@ static bool find_format(const char *name, enum mc_format *ret)
 	return false;
 }
 
-/* The format as asked for must be the one that the scheme has anyway. */
+/* Names that readers once knew and that nothing writes any more. */
+bool mc_format_is_legacy(const char *name)
+{
+	static const char *const legacy[] = {"sparse-bitmask", "sparse-24-bitmask", "marlin-24"};
+
+	for (size_t i = 0; i < COUNT(legacy); i++)
+		if (strcmp(name, legacy[i]) == 0)
+			return true;
+	return false;
+}
+
+/* A format that was asked for stays; whether it can be written is asked later. */
 static void read_format(struct mc_scheme *scheme, const struct mc_json *json, const char *pointer,
     const struct mc_scheme_reader *reader)
 {
@@ -106,15 +123,21 @@ static void read_format(struct mc_scheme *scheme, const struct mc_json *json, co
 		return;
 	}
 	const char *name = mc_json_string(field.value, NULL);
-	if (!find_format(name, &asked))
+	if (mc_format_is_legacy(name))
+		mc_problems_add(reader->problems, field.where,
+		    "'%s' is a format of older versions, which nothing writes any more; this "
+		    "scheme's is '%s'",
+		    name, mc_format_name(inferred));
+	else if (!mc_format_find(name, &asked))
 		mc_problems_add(reader->problems, field.where,
 		    "unknown format '%.64s'; this scheme's is '%s'", name,
 		    mc_format_name(inferred));
-	else if (reader->written)
-		scheme->format = asked;
-	else if (asked != inferred)
+	else if (asked == MC_FORMAT_MIXED)
 		mc_problems_add(reader->problems, field.where,
-		    "is '%s'; this scheme is written as '%s'", name, mc_format_name(inferred));
+		    "is 'mixed-precision', which only a whole model can be; this scheme's is '%s'",
+		    mc_format_name(inferred));
+	else
+		scheme->format = asked;
 }
 
 bool mc_scheme_read(struct mc_scheme *scheme, const char *name, const struct mc_json *json,
@@ -136,22 +159,23 @@ bool mc_scheme_read(struct mc_scheme *scheme, const char *name, const struct mc_
 	if (targets.value == NULL)
 		mc_problems_add(reader->problems, pointer,
 		    "has no targets; needed a list such as [\"Linear\"]");
-	else if (!mc_strings_read(
-		     &targets, &scheme->targets, &scheme->targets_count, reader->problems, err))
+	else if (!mc_strings_read(&targets, reader->written, &scheme->targets,
+		     &scheme->targets_count, reader->problems, err))
 		return false;
-	if (!read_args(
+	if (!mc_args_member_read(
 		json, pointer, "weights", &scheme->weights, &scheme->has_weights, reader, err) ||
-	    !read_args(json, pointer, "input_activations", &scheme->input, &scheme->has_input,
-		reader, err) ||
-	    !read_args(json, pointer, "output_activations", &scheme->output, &scheme->has_output,
-		reader, err))
+	    !mc_args_member_read(json, pointer, "input_activations", &scheme->input,
+		&scheme->has_input, reader, err) ||
+	    !mc_args_member_read(json, pointer, "output_activations", &scheme->output,
+		&scheme->has_output, reader, err))
 		return false;
+	char where[160];
 	if (scheme->has_input)
-		check_activations(
-		    &scheme->input, true, pointer, "input_activations", reader->problems);
+		mc_activation_check(&scheme->input, MC_ACTIVATION_INPUT,
+		    mc_pointer_join(where, pointer, "input_activations"), reader->problems);
 	if (scheme->has_output)
-		check_activations(
-		    &scheme->output, false, pointer, "output_activations", reader->problems);
+		mc_activation_check(&scheme->output, MC_ACTIVATION_OUTPUT,
+		    mc_pointer_join(where, pointer, "output_activations"), reader->problems);
 	if (reader->problems->total == before)
 		read_format(scheme, json, pointer, reader);
 	return true;
@@ -176,7 +200,7 @@ static bool read_group(struct mc_quant_config *config, const char *key,
 		return mc_scheme_read(scheme, key, field->value, field->where, reader, err);
 	return mc_scheme_make(scheme, key, key, err) &&
 	       mc_strings_read(
-		   field, &scheme->targets, &scheme->targets_count, reader->problems, err);
+		   field, false, &scheme->targets, &scheme->targets_count, reader->problems, err);
 }
 
 bool mc_config_groups_read(struct mc_quant_config *config, const struct mc_field *field,
@@ -188,10 +212,6 @@ bool mc_config_groups_read(struct mc_quant_config *config, const struct mc_field
 		mc_field_wrong_type(field, "an object of groups", reader->problems);
 		return true;
 	}
-	/* written files have none where only the KV cache is quantized */
-	if (mc_json_size(field->value) == 0 && !reader->written)
-		mc_problems_add(
-		    reader->problems, field->where, "is empty; needed at least one group");
 	while (mc_json_next(&member)) {
 		struct mc_field group = {.value = member.value};
 		mc_pointer_join(group.where, field->where, member.key);
@@ -201,67 +221,93 @@ bool mc_config_groups_read(struct mc_quant_config *config, const struct mc_field
 	return true;
 }
 
-/* --- a written config ------------------------------------------------------------------------- */
+/* --- several modifiers ------------------------------------------------------------------------ */
 
-/* Older files give no format a group; the one at the top is every group's then. */
-static void inherit_format(
-    struct mc_quant_config *config, const struct mc_json *groups, const struct mc_json *top)
+static bool name_is_taken(const struct mc_quant_config *config, const char *name)
 {
-	enum mc_format format;
-
-	if (top == NULL || mc_json_type(top) != MC_JSON_STRING ||
-	    !find_format(mc_json_string(top, NULL), &format) || format == MC_FORMAT_MIXED)
-		return;
-	for (size_t i = 0; i < config->count; i++) {
-		const struct mc_json *group = mc_json_get(groups, config->schemes[i].name);
-		if (mc_json_is_null(mc_json_get(group, "format")) && config->schemes[i].has_weights)
-			config->schemes[i].format = format;
-	}
+	for (size_t i = 0; i < config->count; i++)
+		if (strcmp(config->schemes[i].name, name) == 0)
+			return true;
+	return false;
 }
 
-static bool read_written(struct mc_quant_config *config, const struct mc_json *json,
-    const struct mc_scheme_reader *reader, struct mc_error *err)
+/* group_0 becomes the first free of group_1, group_2 ... */
+static bool rename_group(
+    const struct mc_quant_config *config, struct mc_scheme *scheme, struct mc_error *err)
 {
-	struct mc_field groups = mc_field_get(json, "", "config_groups");
-	struct mc_field ignore = mc_field_get(json, "", "ignore");
+	size_t stem = strlen(scheme->name);
+	char *name = mc_strdup(scheme->name, err);
 
-	if (groups.value == NULL)
-		mc_problems_add(reader->problems, "", "has no config_groups");
-	else if (!mc_config_groups_read(config, &groups, reader, err))
-		return false;
-	if (!mc_json_is_null(ignore.value) && !mc_strings_read(&ignore, &config->ignore,
-						  &config->ignore_count, reader->problems, err))
-		return false;
-	if (!read_args(
-		json, "", "kv_cache_scheme", &config->kv_cache, &config->has_kv_cache, reader, err))
-		return false;
-	if (reader->problems->total == 0)
-		inherit_format(config, groups.value, mc_json_get(json, "format"));
+	while (stem > 0 && scheme->name[stem - 1] >= '0' && scheme->name[stem - 1] <= '9')
+		stem--;
+	if (stem == 0 || scheme->name[stem] == '\0')
+		stem = strlen(scheme->name);
+	bool numbered = scheme->name[stem] != '\0';
+	for (size_t i = 1; name != NULL && name_is_taken(config, name); i++) {
+		free(name);
+		name = mc_format(err, "%.*s%s%zu", (int)stem, scheme->name, numbered ? "" : "_", i);
+	}
+	free(scheme->name);
+	scheme->name = name;
+	return name != NULL;
+}
+
+static bool add_part(
+    struct mc_quant_config *config, size_t schemes, size_t ignore, struct mc_error *err)
+{
+	struct mc_quant_part *grown = reallocarray(
+	    config->parts, config->parts_count + 1, sizeof *grown);
+
+	if (grown == NULL)
+		return mc_fail(err, MC_NO_MEMORY, "recipe", "cannot allocate %zu modifiers",
+		    config->parts_count + 1);
+	config->parts = grown;
+	grown[config->parts_count++] = (struct mc_quant_part){.schemes = schemes, .ignore = ignore};
 	return true;
 }
 
-bool mc_quant_config_read(
-    struct mc_quant_config *config, const struct mc_json *quantization_config, struct mc_error *err)
+static bool take_ignore(
+    struct mc_quant_config *config, struct mc_quant_config *from, struct mc_error *err)
 {
-	struct mc_problems problems;
-	struct mc_scheme_reader reader = {.problems = &problems, .written = true};
+	size_t count = config->ignore_count + from->ignore_count;
 
-	mc_quant_config_init(config);
-	if (quantization_config == NULL || mc_json_type(quantization_config) != MC_JSON_OBJECT)
-		return mc_fail(
-		    err, MC_CORRUPT, "quantization_config", "is missing or not an object");
-	mc_problems_init(&problems);
-	bool ok = read_written(config, quantization_config, &reader, err);
-	if (ok && problems.total > 0) {
-		bool kept = problems.count > 0;
-		char where[192];
-		snprintf(where, sizeof where, "quantization_config%s",
-		    kept ? problems.items[0].pointer : "");
-		ok = mc_fail(err, MC_CORRUPT, where, "%s (%zu in all)",
-		    kept ? problems.items[0].text : "is not valid", problems.total);
+	if (from->ignore_count == 0)
+		return true;
+	char **grown = reallocarray(config->ignore, count, sizeof *grown);
+	if (grown == NULL)
+		return mc_fail(err, MC_NO_MEMORY, "ignore", "cannot allocate %zu names", count);
+	config->ignore = grown;
+	memcpy(grown + config->ignore_count, from->ignore, from->ignore_count * sizeof *grown);
+	config->ignore_count = count;
+	from->ignore_count = 0;
+	return true;
+}
+
+bool mc_quant_config_append(
+    struct mc_quant_config *config, struct mc_quant_config *from, struct mc_error *err)
+{
+	size_t schemes = from->count, ignore = from->ignore_count;
+
+	mc_assert(from->parts_count == 0);
+	if (config->parts_count == 0 && !add_part(config, config->count, config->ignore_count, err))
+		return false;
+	if (!take_ignore(config, from, err))
+		return false;
+	for (size_t i = 0; i < schemes; i++) {
+		struct mc_scheme *scheme = rename_group(config, &from->schemes[i], err)
+					       ? mc_quant_config_add(config, err)
+					       : NULL;
+		if (scheme == NULL)
+			return false;
+		*scheme = from->schemes[i];
+		from->schemes[i] = (struct mc_scheme){0};
 	}
-	mc_problems_release(&problems);
-	if (!ok)
-		mc_quant_config_release(config);
-	return ok;
+	if (from->has_kv_cache) {
+		mc_quant_args_release(&config->kv_cache);
+		config->has_kv_cache = true;
+		config->kv_cache = from->kv_cache;
+		from->kv_cache = (struct mc_quant_args){0};
+	}
+	mc_quant_config_release(from);
+	return add_part(config, schemes, ignore, err);
 }

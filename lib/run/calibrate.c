@@ -21,7 +21,7 @@
 #include "event.h"
 #include "export.h"
 #include "folder.h"
-#include "input_search.h"
+#include "head_inputs.h"
 #include "manifest.h"
 #include "quantize_attention.h"
 #include "quantize_layer.h"
@@ -30,9 +30,6 @@
 #include "moecal/file.h"
 #include "moecal/linalg.h"
 #include "moecal/moe_context.h"
-#include "moecal/ops.h"
-
-#define HEAD_ROWS 1024 /* tokens of the head's input that are normed at a time */
 
 struct run {
 	struct mc_job *job;
@@ -308,64 +305,6 @@ static bool calibrate_layer(struct run *run, size_t index, struct mc_error *err)
 
 /* --- the head, when it is quantized ----------------------------------------------------------- */
 
-/* Offers the head's inputs, HEAD_ROWS tokens at a time. rows [HEAD_ROWS, D]: scratch. */
-static bool offer_head(struct run *run, const struct mc_head *head, float *rows,
-    const struct mc_tap *tap, struct mc_error *err)
-{
-	size_t D = run->job->model.config.hidden;
-
-	for (size_t t = 0; t < run->batch.tokens; t += HEAD_ROWS) {
-		size_t n = run->batch.tokens - t < HEAD_ROWS ? run->batch.tokens - t : HEAD_ROWS;
-		mc_rms_norm(run->hidden + t * D, D, head->norm, head->eps, n, D, rows, D);
-		for (size_t c = 0; c < D; c += MC_TAP_CHANNELS) {
-			struct mc_tap_slice slice = {.site = MC_SITE_QKV,
-			    .expert = MC_NO_INDEX,
-			    .first_channel = c,
-			    .channels = D - c < MC_TAP_CHANNELS ? D - c : MC_TAP_CHANNELS,
-			    .x = rows + c,
-			    .ldx = D,
-			    .count = n,
-			    .first_token = t};
-			if (!tap->inputs(tap->ctx, &slice, err))
-				return false;
-		}
-	}
-	return true;
-}
-
-struct head_stats {
-	struct mc_input_stats *stats;
-	const uint64_t *start;
-};
-
-static bool take_head(void *ctx, const struct mc_tap_slice *slice, struct mc_error *err)
-{
-	struct head_stats *head = ctx;
-	return mc_input_stats_add(head->stats, slice, head->start, err);
-}
-
-static bool observe_head(struct run *run, struct mc_input_stats *stats,
-    struct mc_input_searches *searches, const struct mc_head *head, struct mc_error *err)
-{
-	size_t D = run->job->model.config.hidden;
-	struct head_stats ctx = {.stats = stats, .start = run->batch.start};
-	struct mc_tap tap = {.inputs = take_head, .ctx = &ctx};
-	float *rows = mc_arena_alloc(
-	    run->env->arena, HEAD_ROWS * D, sizeof *rows, "head input", err);
-
-	if (rows == NULL || !mc_input_stats_init(stats, D, run->batch.sequences, run->env, err) ||
-	    !offer_head(run, head, rows, &tap, err) ||
-	    !mc_input_searches_init(
-		searches, run->job, run->layers, NULL, stats, run->batch.start, run->env, err))
-		return false;
-	while (mc_input_searches_next(searches)) {
-		tap = mc_input_searches_tap(searches);
-		if (!offer_head(run, head, rows, &tap, err))
-			return false;
-	}
-	return true;
-}
-
 static bool calibrate_head(struct run *run, struct mc_error *err)
 {
 	struct mc_job *job = run->job;
@@ -378,7 +317,8 @@ static bool calibrate_head(struct run *run, struct mc_error *err)
 	run->layer_started = now();
 	bool ok = mc_env_go_on(run->env, err) &&
 		  mc_head_load(&head, &job->model, job->spec->precision, run->env, err) &&
-		  (run->hidden == NULL || observe_head(run, &stats, &searches, &head, err)) &&
+		  (run->hidden == NULL || mc_head_observe(job, &head, &run->batch, run->hidden,
+					      run->env, &stats, &searches, err)) &&
 		  mc_quantize_head(job, &head.weight, run->hidden == NULL ? NULL : &stats,
 		      &searches, run->env, &result, err) &&
 		  finish_step(run, run->layers, job->model.modules[job->model.head]->name, &result,

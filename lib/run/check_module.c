@@ -47,6 +47,7 @@ bool mc_check_module_bytes(const struct mc_scheme *scheme, enum mc_dtype dt, siz
 
 	if (!mc_pack_layout(scheme, dt, rows, cols, "", &layout, err))
 		return false;
+	bytes += cols * sizeof(int32_t) + 64;     /* weight_g_idx */
 	for (size_t i = 0; i < layout.count; i++) /* as written, and as computed */
 		bytes += 2 * (mc_tensor_bytes(&layout.items[i].tensor) + 64);
 	*ret_bytes = bytes;
@@ -113,6 +114,38 @@ static bool read_tensors(struct mc_verdict *verdict, const struct mc_module_chec
 		if (!ok)
 			return false;
 	}
+	return true;
+}
+
+/* Groups of columns in an older program's order; only where somebody else wrote the checkpoint. */
+static bool add_g_idx(const struct mc_module_check *check, const struct mc_tensor_source *source,
+    struct mc_packed *packed, struct mc_error *err)
+{
+	char *name = mc_format(err, "%s.weight_g_idx", check->name);
+	bool there = name != NULL && check->computed == NULL && source->parts == NULL &&
+		     mc_source_find(source, name) != NULL && packed->count < MC_MAX_PACKED;
+
+	if (there)
+		packed->items[packed->count++] = (struct mc_packed_tensor){.suffix = "weight_g_idx",
+		    .tensor = {.dtype = MC_I32, .rank = 1, .shape = {check->cols}}};
+	free(name);
+	return name != NULL;
+}
+
+/* Codes in one form: a weight beside weight_packed is one that was left there. */
+static bool check_one_form(struct mc_verdict *verdict, const struct mc_module_check *check,
+    const struct mc_tensor_source *source, const struct mc_packed *packed, struct mc_error *err)
+{
+	bool is_packed = strcmp(packed->items[0].suffix, "weight_packed") == 0;
+	const char *other = is_packed ? "weight" : "weight_packed";
+	char *name = mc_format(err, "%s.%s", check->name, other);
+
+	if (name == NULL)
+		return false;
+	if (mc_source_find(source, name) != NULL)
+		mc_verdict_fail(verdict, MC_CHECK_EXPECTED, "%s is there beside %s", name,
+		    packed->items[0].suffix);
+	free(name);
 	return true;
 }
 
@@ -307,7 +340,7 @@ static void check_single_scales(
 		    strcmp(suffix, suffixes[2]) != 0)
 			continue;
 		mc_widen(t->dtype, t->data, &scale, 1);
-		if (fpclassify(scale) == FP_SUBNORMAL && check->dt != MC_F16)
+		if (fpclassify(scale) == FP_SUBNORMAL && t->dtype != MC_F16)
 			mc_verdict_fail(verdict, MC_CHECK_POSITIVE,
 			    "%s.%s is %g, as memory that was never written", check->name, suffix,
 			    (double)scale);
@@ -326,6 +359,8 @@ bool mc_check_module(struct mc_verdict *verdict, const struct mc_module_check *c
 
 	if (!mc_pack_layout(
 		check->scheme, check->dt, check->rows, check->cols, check->name, &packed, err) ||
+	    !check_one_form(verdict, check, source, &packed, err) ||
+	    !add_g_idx(check, source, &packed, err) ||
 	    !read_tensors(verdict, check, source, &packed, arena, &complete, err))
 		return false;
 	bool ok = true;

@@ -29,12 +29,12 @@ struct output {
 	const struct mc_st_entry *part; /* computed, in file; or NULL */
 	const struct mc_st_file *file;
 	const struct mc_ckpt_tensor *original;
-	const struct mc_module *made;   /* whose weight the model's source makes; or NULL */
-	uint64_t offset, stored_bytes;  /* the part of the original that is written */
-	enum mc_dtype dtype;            /* as written */
+	const struct mc_module *made;  /* whose weight the model's source makes; or NULL */
+	uint64_t offset, stored_bytes; /* the part of the original that is written */
+	enum mc_dtype dtype;           /* as written */
 	unsigned rank;
 	uint64_t shape[MC_MAX_RANK];
-	uint64_t bytes;                 /* as written */
+	uint64_t bytes; /* as written */
 	size_t shard;
 };
 
@@ -438,20 +438,42 @@ static bool write_config(const struct mc_export *export, const char *folder, str
 	return ok;
 }
 
+/* The recipe that lies with the original, as an object; *ret NULL when there is none that can be
+ * read. */
+static bool read_recipe(const struct mc_export *export, struct mc_json **ret, struct mc_error *err)
+{
+	struct mc_error absent;
+	struct mc_buf text;
+
+	mc_error_init(&absent);
+	mc_buf_init(&text, (size_t)1 << 20);
+	*ret = NULL;
+	if (mc_checkpoint_read_file(&export->job->model.checkpoint, "recipe.yaml", &text, &absent))
+		*ret = mc_yaml_parse(mc_buf_text(&text), text.length, "recipe.yaml", &absent);
+	mc_buf_release(&text);
+	if (*ret != NULL && mc_json_type(*ret) != MC_JSON_OBJECT) {
+		mc_json_free(*ret);
+		*ret = NULL;
+	}
+	return absent.code != MC_NO_MEMORY ||
+	       mc_fail(err, MC_NO_MEMORY, "recipe.yaml", "%s", absent.text);
+}
+
 static bool write_recipe(const struct mc_export *export, const char *folder, struct mc_error *err)
 {
-	/* JSON is YAML: the recipe in the form that llm-compressor writes, stage and group
-	 * "default" */
-	struct mc_json *root = mc_json_new_object(), *stage = mc_json_new_object();
+	struct mc_json *before, *file = NULL;
 	char *path = mc_format(err, "%s/recipe.yaml", folder);
 	struct mc_buf text;
+
 	mc_buf_init(&text, (size_t)16 << 20);
-	bool ok = path != NULL && mc_json_set(root, "default_stage", stage, err) &&
-		  mc_json_set(stage, "default_modifiers",
-		      mc_json_copy(export->job->spec->recipe.json, err), err) &&
-		  mc_json_write(root, MC_JSON_PRETTY, &text, err) &&
-		  mc_file_write_durable(path, text.data, text.length, err);
-	mc_json_free(root);
+	bool ok = path != NULL && read_recipe(export, &before, err);
+	if (ok) {
+		file = mc_recipe_file(&export->job->spec->recipe, before, err);
+		mc_json_free(before);
+	}
+	ok = file != NULL && mc_yaml_write(file, &text, err) &&
+	     mc_file_write_durable(path, text.data, text.length, err);
+	mc_json_free(file);
 	mc_buf_release(&text);
 	free(path);
 	return ok;

@@ -48,7 +48,8 @@ static uint64_t search_bytes(const struct mc_weight_observer *observer, bool gro
 	uint64_t parts = parts_of(channels, width);
 	uint64_t ranges = padded((grouped ? parts : 1) * sequences * sizeof(float));
 
-	return 2 * ranges + padded(parts * sequences * observer->steps * sizeof(double)) +
+	return 2 * ranges + 2 * padded(parts * sizeof(float)) +
+	       padded(parts * sequences * observer->steps * sizeof(double)) +
 	       padded(MC_POWER_TABLE * sizeof(uint16_t));
 }
 
@@ -143,7 +144,11 @@ static bool init_search(
 	search->error = mc_arena_zalloc(env->arena, search->parts * sequences * steps,
 	    sizeof(double), "errors of candidates", err);
 	table = mc_arena_alloc(env->arena, MC_POWER_TABLE, sizeof *table, "a table of powers", err);
-	if (search->error == NULL || table == NULL)
+	search->least = mc_arena_alloc(
+	    env->arena, search->parts, sizeof *search->least, "least errors", err);
+	search->best = mc_arena_alloc(
+	    env->arena, search->parts, sizeof *search->best, "best candidates", err);
+	if (search->error == NULL || table == NULL || search->least == NULL || search->best == NULL)
 		return false;
 	mc_power_init(&search->power, search->dt, search->observer.norm, table);
 	return true;
@@ -365,42 +370,36 @@ static float error_of(
 }
 
 /* The best candidate of each range takes the range's place; all ranges of a sequence stop together.
- * best [ranges] */
+ */
 static void select_ranges(struct mc_input_search *search, size_t sequence)
 {
 	size_t ranges = search->grouped ? search->parts : 1, sequences = search->stats->sequences;
-	unsigned misses = 0, last = 0;
+	unsigned misses = 0;
 
-	/* first how far the search goes, then, for each range, its best up to there: the best so
-	 * far is not kept, which costs a second look at the errors and no memory */
+	for (size_t r = 0; r < ranges; r++) {
+		search->least[r] = mc_search_largest(search->dt);
+		search->best[r] = 0;
+	}
 	for (unsigned step = 0; step < search->observer.steps; step++) {
 		bool improved = false;
-		for (size_t r = 0; r < ranges && !improved; r++) {
-			float least = mc_search_largest(search->dt);
-			for (unsigned before = 0; before < step; before++)
-				least = fminf(least, error_of(search, r, sequence, before));
-			improved = error_of(search, r, sequence, step) < least;
+		for (size_t r = 0; r < ranges; r++) {
+			float error = error_of(search, r, sequence, step);
+			if (!(error < search->least[r]))
+				continue;
+			search->least[r] = error;
+			search->best[r] = step;
+			improved = true;
 		}
-		last = step;
 		misses = improved ? 0 : misses + 1;
 		if (misses > 0 && misses >= search->observer.patience)
 			break;
 	}
 	for (size_t r = 0; r < ranges; r++) {
-		float least = mc_search_largest(search->dt);
 		float *min = &search->min[r * sequences + sequence];
 		float *max = &search->max[r * sequences + sequence];
-		unsigned best = 0;
-		for (unsigned step = 0; step <= last; step++) {
-			float error = error_of(search, r, sequence, step);
-			if (error < least) {
-				least = error;
-				best = step;
-			}
-		}
 		*min = mc_round_to(search->dt, *min);
 		*max = mc_round_to(search->dt, *max);
-		mc_weight_observer_range(&search->observer, search->dt, best, min, max);
+		mc_weight_observer_range(&search->observer, search->dt, search->best[r], min, max);
 	}
 }
 

@@ -27,6 +27,8 @@ struct mc_input_search {
 	bool grouped;          /* each part has its own range */
 	float *min, *max;      /* [parts, sequences]; not grouped: [sequences] */
 	double *error;         /* [parts, sequences, steps] or NULL */
+	float *least;          /* [parts]: of the sequence being settled */
+	uint32_t *best;        /* [parts]: its candidate */
 	struct mc_range range; /* the result, when done */
 };
 

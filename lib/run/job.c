@@ -154,23 +154,30 @@ static void target_matched_nothing(void *ctx, const char *target)
 	warn(ctx, "the target '%s' matches no linear layer of this model", target);
 }
 
-static bool match_modules(struct mc_job *job, struct mc_error *err)
+bool mc_job_match(struct mc_job *job, struct mc_error *err)
 {
 	const struct mc_model *model = &job->model;
+	const struct mc_quant_config *config = &job->spec->recipe.config;
 	struct mc_match_module *modules = mc_alloc(
 	    model->modules_count, sizeof *modules, "modules", err);
-	if (modules == NULL)
+
+	job->schemes = config->schemes;
+	job->schemes_count = config->count;
+	job->scheme = mc_alloc(model->modules_count, sizeof *job->scheme, "schemes", err);
+	if (modules == NULL || job->scheme == NULL) {
+		free(modules);
 		return false;
+	}
 	for (size_t i = 0; i < model->modules_count; i++) {
 		const struct mc_module *m = model->modules[i];
 		modules[i] = (struct mc_match_module){.name = m->name,
 		    .class_name = m->class_name,
-		    .quantizable = m->role == MC_ROLE_ATTENTION ||
-				   (m->weight != NULL && (m->kind == MC_KIND_LINEAR ||
-							     m->kind == MC_KIND_EMBEDDING))};
+		    .quantizable = m->weight != NULL &&
+				   (m->kind == MC_KIND_LINEAR || m->kind == MC_KIND_EMBEDDING),
+		    .attention = m->role == MC_ROLE_ATTENTION};
 	}
-	bool ok = mc_match_schemes(&job->spec->recipe.config, modules, model->modules_count,
-	    job->scheme, target_matched_nothing, job, err);
+	bool ok = mc_match_schemes(
+	    config, modules, model->modules_count, job->scheme, target_matched_nothing, job, err);
 	free(modules);
 	return ok;
 }
@@ -209,16 +216,7 @@ static bool settle_schemes(struct mc_job *job, struct mc_spec *spec, struct mc_e
 {
 	struct mc_quant_config *config = &spec->recipe.config;
 
-	job->schemes = config->schemes;
-	job->schemes_count = config->count;
-	if (config->has_kv_cache && !config->kv_cache.symmetric)
-		warn(job, "kv_cache_scheme is not symmetric: vLLM cannot use it");
-	for (size_t i = 0; i < config->count; i++)
-		if (config->schemes[i].has_weights &&
-		    !mc_scheme_infer_format(&config->schemes[i], &config->schemes[i].format, err))
-			return false;
-	job->scheme = mc_alloc(job->model.modules_count, sizeof *job->scheme, "schemes", err);
-	if (job->scheme == NULL || !match_modules(job, err) || !mc_job_settle_attention(job, err))
+	if (!mc_job_match(job, err) || !mc_job_settle_attention(job, err))
 		return false;
 	for (size_t i = 0; i < config->count; i++)
 		if (!mc_job_is_for_attention(job, i) &&
@@ -252,6 +250,8 @@ bool mc_job_open(
 {
 	*job = (struct mc_job){.spec = spec};
 	job->warnings = mc_alloc(MAX_WARNINGS, sizeof *job->warnings, "warnings", err);
+	for (size_t i = 0; job->warnings != NULL && i < spec->recipe.passed_count; i++)
+		warn(job, "%s says nothing and is passed over", spec->recipe.passed[i]);
 	bool ok = job->warnings != NULL &&
 		  mc_dequantize_open(&job->model, env->roots, spec->model, err) &&
 		  settle_schemes(job, spec, err);

@@ -1,58 +1,14 @@
 /*
  * job_attention.c - which attention module gets which scheme, and what such a scheme may say
  *
- * A target means the attention module when it matches it and neither its parent nor anything below
- * it: "re:.*self_attn" is about the linears there, "re:.*self_attn$" about attention itself.
+ * Matching (quant/match.c) gives one to those that a target means itself: "re:.*self_attn" is about
+ * the linears there, "re:.*self_attn$" about attention.
  */
 #include <string.h>
 
 #include "quantize_attention.h"
 
 #include "moecal/alloc.h"
-
-#define MOST_FAMILY 16 /* an attention module, its parent, and what it holds */
-
-bool mc_attention_is_meant(const struct mc_scheme *scheme, const struct mc_match_module *family,
-    size_t count, bool *ret, struct mc_error *err)
-{
-	*ret = false;
-	for (size_t t = 0; t < scheme->targets_count && !*ret; t++) {
-		bool own, other = false;
-		if (!mc_match_any(&scheme->targets[t], 1, &family[0], &own, err))
-			return false;
-		for (size_t i = 1; i < count && own && !other; i++)
-			if (!mc_match_any(&scheme->targets[t], 1, &family[i], &other, err))
-				return false;
-		*ret = own && !other;
-	}
-	return true;
-}
-
-static struct mc_match_module matchable(const struct mc_module *m)
-{
-	return (struct mc_match_module){.name = m->name, .class_name = m->class_name};
-}
-
-/* Is this layer's attention what the scheme's targets mean? */
-static bool is_meant(const struct mc_job *job, const struct mc_scheme *scheme, size_t layer,
-    bool *ret, struct mc_error *err)
-{
-	const struct mc_model *model = &job->model;
-	const struct mc_layer_index *index = &model->layers[layer];
-	const char *name = model->modules[index->attention]->name;
-	struct mc_match_module family[MOST_FAMILY] = {
-	    matchable(model->modules[index->attention]), matchable(model->modules[index->layer])};
-	size_t count = 2, length = strlen(name);
-
-	for (size_t i = index->attention + 1; i < model->modules_count && count < MOST_FAMILY;
-	     i++) {
-		const struct mc_module *m = model->modules[i];
-		if (strncmp(m->name, name, length) != 0 || m->name[length] != '.')
-			break;
-		family[count++] = matchable(m);
-	}
-	return mc_attention_is_meant(scheme, family, count, ret, err);
-}
 
 /* --- what a scheme may say -------------------------------------------------------------------- */
 
@@ -126,7 +82,6 @@ static bool require_scheme(const struct mc_scheme *scheme, const char *module, s
 static bool settle_layer(struct mc_job *job, size_t layer, struct mc_error *err)
 {
 	size_t index = job->model.layers[layer].attention, number = job->scheme[index];
-	bool meant;
 
 	job->scheme[index] = job->attention[layer] = MC_NO_SCHEME;
 	if (number == MC_NO_SCHEME)
@@ -134,10 +89,6 @@ static bool settle_layer(struct mc_job *job, size_t layer, struct mc_error *err)
 	const struct mc_scheme *scheme = &job->schemes[number];
 	bool quantizes = scheme->has_weights || scheme->has_input || scheme->has_output;
 	if (!quantizes)
-		return true;
-	if (!is_meant(job, scheme, layer, &meant, err))
-		return false;
-	if (!meant)
 		return true;
 	job->attention[layer] = number;
 	return require_scheme(scheme, job->model.modules[index]->name, err);

@@ -21,6 +21,8 @@
 #define SLACK_BYTES ((uint64_t)1 << 20)
 /* Of the rate of plain products, what a whole layer reaches with its statistics. */
 #define LAYER_EFFICIENCY 0.8
+/* One value at one step of a search; measured, of the middle kinds. */
+#define SEARCH_SECONDS 2e-9
 
 static bool has_data(const struct mc_job *job)
 {
@@ -153,6 +155,38 @@ static bool add_disk(struct mc_plan *plan, const struct mc_job *job, struct mc_e
 	return true;
 }
 
+/* Seconds of one core that searches over ranges take: a step looks at each value, which costs about
+ * as much for weights as for inputs. */
+static double search_seconds(const struct mc_plan *plan, const struct mc_job *job)
+{
+	double values = 0, routed = 1;
+
+	if (job->model.config.experts > 0 && !mc_job_sees_all(job))
+		routed = (double)job->model.config.experts_per_token /
+			 (double)job->model.config.experts;
+	for (size_t i = 0; i < job->model.modules_count; i++) {
+		const struct mc_module *m = job->model.modules[i];
+		const struct mc_scheme *scheme = mc_job_scheme(job, i);
+		struct mc_weight_observer observer;
+		struct mc_error ignored;
+		mc_error_init(&ignored);
+		if (scheme == NULL)
+			continue;
+		if (mc_weight_observer_make(&observer, &scheme->weights, "", &ignored))
+			values += (double)m->rows * (double)m->cols * observer.steps;
+		/* k, v and up see what q and gate see, and so do all experts that see all tokens */
+		bool again = m->role == MC_ROLE_GATE && m->expert != MC_NO_INDEX && m->expert > 0 &&
+			     mc_job_sees_all(job);
+		if (again || !scheme->has_input || scheme->input.dynamic == MC_DYNAMIC_YES ||
+		    m->role == MC_ROLE_K || m->role == MC_ROLE_V || m->role == MC_ROLE_UP ||
+		    !mc_weight_observer_make(&observer, &scheme->input, "", &ignored))
+			continue;
+		values += (double)plan->tokens * (double)m->cols * observer.steps *
+			  (m->expert == MC_NO_INDEX ? 1 : routed);
+	}
+	return values * SEARCH_SECONDS;
+}
+
 static bool estimate_seconds(
     struct mc_plan *plan, const struct mc_job *job, const struct mc_env *env, struct mc_error *err)
 {
@@ -166,7 +200,8 @@ static bool estimate_seconds(
 		return false;
 	/* reading, rounding and writing weights: about 300 MB/s a core of the slower schemes */
 	double weights = (double)plan->model_bytes / 3e8 / plan->threads;
-	plan->seconds = plan->flops / (plan->gflops * 1e9 * LAYER_EFFICIENCY) + weights + 0.5;
+	plan->seconds = plan->flops / (plan->gflops * 1e9 * LAYER_EFFICIENCY) + weights +
+			search_seconds(plan, job) / plan->threads + 0.5;
 	return true;
 }
 

@@ -18,10 +18,6 @@ bool mc_job_settle_attention(struct mc_job *job, struct mc_error *err) MC_CHECKE
 /* Whether scheme number `index` is for attention modules and for nothing else. */
 bool mc_job_is_for_attention(const struct mc_job *job, size_t index);
 
-/* The targets that match family[0] and nothing else of the family: its parent and what is below it.
- */
-bool mc_attention_is_meant(const struct mc_scheme *scheme, const struct mc_match_module *family,
-    size_t count, bool *ret, struct mc_error *err) MC_CHECKED;
 /* Errors: INVALID, UNSUPPORTED, naming what q, k and v cannot have or what is not there yet. */
 bool mc_attention_require_supported(
     const struct mc_quant_args *args, const char *where, struct mc_error *err) MC_CHECKED;

@@ -219,7 +219,7 @@ static bool read_config(
 		json = mc_json_parse(mc_buf_text(&text), text.length, "config.json", err);
 		ok = json != NULL;
 	}
-	const struct mc_json *quantization = ok ? mc_json_get(json, "quantization_config") : NULL;
+	const struct mc_json *quantization = ok ? mc_quant_config_find(json) : NULL;
 	if (ok && quantization == NULL)
 		ok = mc_fail(err, MC_INVALID, "config.json",
 		    "has no quantization_config: this checkpoint is not quantized");

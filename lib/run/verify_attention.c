@@ -118,6 +118,23 @@ static const struct mc_st_entry *find(
 	return t == NULL ? NULL : t->entry;
 }
 
+/* A target means the attention module when it matches it and neither its parent nor anything below. */
+static bool attention_is_meant(const struct mc_scheme *scheme, const struct mc_match_module *family,
+    size_t count, bool *ret, struct mc_error *err)
+{
+	*ret = false;
+	for (size_t t = 0; t < scheme->targets_count && !*ret; t++) {
+		bool own, other = false;
+		if (!mc_match_any(&scheme->targets[t], 1, &family[0], &own, err))
+			return false;
+		for (size_t i = 1; i < count && own && !other; i++)
+			if (!mc_match_any(&scheme->targets[t], 1, &family[i], &other, err))
+				return false;
+		*ret = own && !other;
+	}
+	return true;
+}
+
 /* Does the scheme mean the module itself? */
 static bool is_meant(const struct mc_scheme *scheme, const struct mc_match_module *module,
     bool *ret, struct mc_error *err)
@@ -135,7 +152,7 @@ static bool is_meant(const struct mc_scheme *scheme, const struct mc_match_modul
 		family[2 + i] = (struct mc_match_module){.name = names[2 + i],
 		    .class_name = strstr(children[i], "_proj") != NULL ? "Linear" : NULL};
 	}
-	return mc_attention_is_meant(scheme, family, FAMILY, ret, err);
+	return attention_is_meant(scheme, family, FAMILY, ret, err);
 }
 
 /* Args of one module, NULL when it is not quantized; *ret_query as in mc_job_attention. */

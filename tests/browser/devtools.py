@@ -20,7 +20,10 @@ class BrowserError(Exception):
 class Browser:
     """One process. Messages are JSON that ends with a NUL: ours go to its descriptor 3, its come from 4."""
 
-    def __init__(self, program="/usr/bin/chromium"):
+    def __init__(self, program=None):
+        program = program or os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+        if program is None:
+            raise BrowserError("there is no chromium (Debian: chromium); CHROMIUM=PATH names another one")
         self.folder = tempfile.mkdtemp(prefix="moecal-chromium-")
         to_browser, self.out = os.pipe()
         self.into, from_browser = os.pipe()
@@ -95,7 +98,8 @@ class Browser:
         while select.select([self.into], [], [], max(0, until - time.monotonic()))[0]:
             self.listen(until + 1, "events")
 
-    def open(self, address, width=1360, height=1000, scale=1, phone=False, dark=False, still=False):
+    def open(self, address, width=1360, height=1000, scale=1, phone=False, dark=False, still=False, before=None):
+        """A page in a profile of its own; before: a script that runs ahead of those of the page."""
         context = self.send("Target.createBrowserContext", {}, None)["browserContextId"]
         target = self.send("Target.createTarget", {"url": "about:blank", "browserContextId": context}, None)["targetId"]
         session = self.send("Target.attachToTarget", {"targetId": target, "flatten": True}, None)["sessionId"]
@@ -105,20 +109,25 @@ class Browser:
             page.send(f"{domain}.enable")
         page.resize(width, height, scale, phone)
         page.media(dark, still)
+        if before is not None:
+            page.send("Page.addScriptToEvaluateOnNewDocument", source=before)
         page.send("Page.navigate", url=address)
+        page.wait("document.readyState === 'complete' && location.href !== 'about:blank'", what=address)
         return page
 
 
 class Page:
     def __init__(self, browser, session, target):
         self.browser, self.session, self.target = browser, session, target
+        self.closed = False
         self.complaints = []  # (source, text)
-        self.requests = []  # (method, address)
+        self.requests = []  # (method, address, headers)
 
     def send(self, method, **parameters):
         return self.browser.send(method, parameters, self.session)
 
     def close(self):
+        self.closed = True
         self.browser.send("Target.closeTarget", {"targetId": self.target}, None)
 
     def hear(self, method, event):
@@ -131,7 +140,7 @@ class Page:
             details = event["exceptionDetails"]
             self.complaints.append(("exception", details.get("exception", {}).get("description", details["text"])))
         elif method == "Network.requestWillBeSent":
-            self.requests.append((event["request"]["method"], event["request"]["url"]))
+            self.requests.append((event["request"]["method"], event["request"]["url"], event["request"]["headers"]))
 
     def resize(self, width, height, scale=1, phone=False):
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
@@ -142,6 +151,11 @@ class Page:
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
             {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"}])
 
+    def reload(self):
+        self.run("window.before = true")
+        self.send("Page.reload")
+        self.wait("document.readyState === 'complete' && window.before === undefined", what="the page again")
+
     def run(self, expression):
         """The value of an expression, awaited; JSON."""
         result = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
@@ -151,22 +165,26 @@ class Page:
         return result["result"].get("value")
 
     def wait(self, expression, seconds=20, what=None):
-        """Until the expression is true; its value."""
+        """Until the expression is true, as JavaScript sees it; its value."""
         until = time.monotonic() + seconds
         while True:
-            value = self.run(expression)
-            if value:
+            complaint = ""
+            try:
+                value = self.run(expression)
+            except BrowserError as error:  # between two documents there is nothing to ask
+                value, complaint = None, f" ({error})"
+            if value not in (None, False, 0, ""):
                 return value
             if time.monotonic() > until:
-                raise BrowserError(f"waited {seconds} s for: {what or expression}")
+                raise BrowserError(f"waited {seconds} s for: {what or expression}{complaint}")
             self.browser.idle(0.1)
 
-    KEYS = {"Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9, "Escape": 27}
+    KEYS = {"Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9, "Escape": 27, " ": 32}
 
     def key(self, key, modifiers=0):
         code = self.KEYS.get(key) or ord(key.upper())
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else None)
-        common = {"key": key, "code": key if len(key) > 1 else f"Key{key.upper()}", "windowsVirtualKeyCode": code, "modifiers": modifiers}
+        common = {"key": key, "code": {" ": "Space"}.get(key, key if len(key) > 1 else f"Key{key.upper()}"), "windowsVirtualKeyCode": code, "modifiers": modifiers}
         self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **({"text": text} if text else {}), **common)
         self.send("Input.dispatchKeyEvent", type="keyUp", **common)
 
@@ -180,7 +198,9 @@ class Page:
                 self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def click(self, selector):
-        x, y = self.run(f"(() => {{ const node = document.querySelector({json.dumps(selector)}); node.scrollIntoView({{block: 'center'}});"
+        # what sticks to the window has its place only in the next frame
+        x, y = self.run(f"(async () => {{ const node = document.querySelector({json.dumps(selector)}); node.scrollIntoView({{block: 'nearest'}});"
+                        " for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);"
                         " const box = node.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()")
         self.point(x, y, click=True)
 

@@ -240,7 +240,7 @@ json 'no models, as JSON' '.models == [] and .next_cursor == null' "$moecal" mod
 expect 'add a model' 0 'layers  *4, 4 of them with 8 experts, 2 a token' "$moecal" models add model --id tiny
 json 'add a model without a name' '.id | startswith("model_")' "$moecal" models add "$work/data/model" --json
 made=$(jq -r .id "$work/stdout")
-expect 'the name is taken' 2 'there is a model of this name' "$moecal" models add model --id tiny
+expect 'the name is taken' 2 'there is a model' "$moecal" models add model --id tiny
 expect 'a model outside of the allowed folders' 2 'outside of the allowed folders' "$moecal" models add "$work/outside"
 expect 'a model that is not there' 2 'none: does not exist' "$moecal" models add none
 expect 'a file as a model' 2 'text.txt: ' "$moecal" models add text.txt
@@ -266,7 +266,7 @@ expect 'the right column' 0 '^text column  *body$' "$moecal" datasets add body.j
 expect 'upload a dataset' 0 '^data  *1 sample, 2.3 kB, txt$' "$moecal" datasets upload text.txt --id text
 json 'upload with a column' '.samples == 3 and .text_column == "body"' "$moecal" datasets upload body.jsonl --text-column=body --json
 uploaded=$(jq -r .id "$work/stdout")
-expect 'upload under a name that is taken' 2 'there is a dataset of this name' "$moecal" datasets upload text.txt --id text
+expect 'upload under a name that is taken' 2 'there is a dataset' "$moecal" datasets upload text.txt --id text
 cp spec.yaml nonsense.npy
 expect 'upload nonsense' 2 'npy' "$moecal" datasets upload nonsense.npy
 expect 'datasets' 0 '^text  *txt  *1  *2.3 kB  (uploaded)$' "$moecal" datasets list

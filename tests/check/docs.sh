@@ -34,6 +34,23 @@ done
 for key in $(sed -n 's/^    {"\([a-z_]*\)", read_.*/\1/p' lib/run/spec.c); do
 	grep -q "\`$key\`" docs/JOB-SPEC.md || fail "docs/JOB-SPEC.md does not know the key $key"
 done
+# every word of a recipe: presets, fields, args, observers and their arguments, formats, modifiers
+words() { awk -v from="$2" '$0 ~ from { on = 1 } on { print } on && /};/ { exit }' "$1" | grep -oE '"[^"]+"' | tr -d '"'; }
+known=$(sed -n '/^} presets\[\] = {/,/^};/s/^    {"\([A-Z0-9_]*\)".*/\1/p' lib/quant/scheme.c
+	words lib/quant/scheme_config.c '^static const char [*]const keys'
+	words lib/quant/scheme_group.c '^static const char [*]const keys'
+	words lib/quant/scheme_group.c 'static const char [*]const legacy'
+	words lib/quant/scheme_args.c '^static const char [*]const keys'
+	words lib/quant/scheme_args.c '^static const char [*]const strategies'
+	words lib/quant/scheme_observer.c '^static const char [*]const arguments'
+	sed -n '/^} observers\[\] = {/,/^};/s/^    {"\([a-z0-9_]*\)".*/\1/p' lib/quant/scheme_observer.c
+	words lib/quant/scheme.c '^static const char [*]const formats'
+	words lib/run/recipe.c '^static const char [*]const known_modifiers'
+	words lib/run/recipe.c '^static const char [*]const silent_keys')
+[ "$(echo "$known" | wc -l)" -ge 110 ] || fail "the words of a recipe were not all found in lib/"
+for word in $known; do
+	grep -q "\`$word\`" docs/RECIPES.md || fail "docs/RECIPES.md does not know the word $word"
+done
 # every table and column of calibration.db, every check of a verdict
 for column in $(sed -n '/^static const char schema/,/^    "PRAGMA/p' lib/run/statistics.c | grep -oE '[a-z_]+ (INTEGER|REAL|TEXT|BLOB)' | cut -d' ' -f1 | sort -u); do
 	grep -q "$column" docs/JOB-FOLDER.md || fail "docs/JOB-FOLDER.md does not know the column $column"

@@ -79,7 +79,7 @@ wall 'cblas|lapacke|openblas' lib/math/linalg_openblas.c
 wall 'utf8proc' lib/model/tokenizer_normalize.c lib/model/tokenizer_unicode.c
 wall 'pcre2' lib/model/tokenizer_split.c lib/model/tokenizer_normalize.c lib/quant/match.c
 wall 'sqlite3' lib/run/statistics.c $(echo daemon/store*.[ch]) daemon/schema.c
-wall 'yaml' lib/run/recipe_yaml.c
+wall 'yaml' lib/run/recipe_yaml.c lib/run/recipe_yaml_write.c
 wall 'microhttpd' $(echo daemon/http*.c)
 wall 'curl/' $(echo daemon/cli/*.c)
 wall 'systemd/' daemon/log.c daemon/main.c daemon/http_listen.c

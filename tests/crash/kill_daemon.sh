@@ -25,7 +25,7 @@ start_daemon() {
 	local listen=127.0.0.1:${port:-0}
 	for _ in $(seq 50); do
 		"$moecald" --listen "$listen" --state "$work/state" --program "$moecal" --allow "$work" --allow "$model" \
-			--jobs 2 --crashes 100 --free-percent 0 --log-level warning >"$work/out" 2>>"$work/log" &
+			--jobs 2 --free-percent 0 --log-level warning >"$work/out" 2>>"$work/log" &
 		daemon=$!
 		for _ in $(seq 100); do
 			if grep -q listening "$work/out"; then

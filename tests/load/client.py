@@ -47,6 +47,7 @@ class Connection:
         self.port = port
         self.reader = self.writer = None
         self.used = 0
+        self.last = False  # the service closes it after this answer
 
     async def open(self, receive_buffer=0):
         if self.writer is not None:
@@ -189,13 +190,15 @@ class Connection:
             self.close()
             raise
         self.used += 1
-        if headers.get("connection", "").lower() == "close" and status != 200:
+        self.last = headers.get("connection", "").lower() == "close"
+        if self.last and status != 200:
             self.close()
         return Answer(status, headers, body, time.monotonic() - began)
 
     async def events(self, silence=25):
-        """The events of a stream as (id, type, data), until the service ends it. Comments come as (None, None, None)."""
-        text = ""
+        """The events of a stream as (id, type, data), until the service ends it; comments as (None, None, None).
+        The connection stays when the stream came to its end."""
+        text, whole = "", False
         try:
             while True:
                 try:
@@ -203,6 +206,7 @@ class Connection:
                 except asyncio.TimeoutError:
                     raise Broken(f"a stream was silent for {silence} s, comments are due every 15 s") from None
                 if not part:
+                    whole = True
                     return
                 text += part.decode()
                 *blocks, text = text.split("\n\n")
@@ -213,4 +217,5 @@ class Connection:
                     else:
                         yield None, None, None
         finally:
-            self.close()
+            if not whole or self.last:
+                self.close()

@@ -111,12 +111,10 @@ static void get_item(struct service *service, struct http_request *request,
 static void get_query(struct service *service, struct http_request *request,
     struct http_response *response)
 {
-	static const char *const known[] = {"limit", "cursor", NULL};
 	uint64_t limit;
 	char text[32];
 	(void)service;
-	if (!http_query_only(request, known, response) ||
-	    !http_query_count(request, "limit", 1, 200, 50, &limit, response))
+	if (!http_query_count(request, "limit", 1, 200, 50, &limit, response))
 		return;
 	snprintf(text, sizeof(text), "%llu", (unsigned long long)limit);
 	http_set_header(response, "X-Limit", text);
@@ -212,20 +210,23 @@ static void get_whoami(struct service *service, struct http_request *request,
 	http_reply_text(response, 200, "text/plain", &text);
 }
 
+static const char *const query_limits[] = {"limit", "cursor", NULL};
+static const char *const query_any[] = {"a", "b", "keep", "note", "bytes", "plain", "count", "pause", NULL};
 const struct route routes[] = {
-    {HTTP_GET, "/hello", SCOPE_NONE, BODY_NONE, get_hello},
-    {HTTP_POST, "/echo", SCOPE_NONE, BODY_JSON, post_echo},
-    {HTTP_POST, "/upload", SCOPE_NONE, BODY_UPLOAD, post_upload},
-    {HTTP_GET, "/items/{id}/files/{path...}", SCOPE_NONE, BODY_NONE, get_item},
-    {HTTP_DELETE, "/items/{id}", SCOPE_NONE, BODY_NONE, get_item},
-    {HTTP_GET, "/query", SCOPE_NONE, BODY_NONE, get_query},
-    {HTTP_GET, "/wait", SCOPE_NONE, BODY_NONE, get_wait},
-    {HTTP_GET, "/file", SCOPE_NONE, BODY_NONE, get_file},
-    {HTTP_GET, "/stream", SCOPE_NONE, BODY_NONE, get_stream},
-    {HTTP_GET, "/nothing", SCOPE_NONE, BODY_NONE, get_nothing},
-    {HTTP_GET, "/read", SCOPE_READ, BODY_NONE, get_whoami},
-    {HTTP_POST, "/submit", SCOPE_SUBMIT, BODY_NONE, get_whoami},
-    {HTTP_POST, "/admin", SCOPE_ADMIN, BODY_NONE, get_whoami},
+    {HTTP_GET, "/probe", SCOPE_NONE, BODY_NONE, get_hello, .probe = true},
+    {HTTP_GET, "/hello", SCOPE_NONE, BODY_NONE, get_hello, .query = query_any},
+    {HTTP_POST, "/echo", SCOPE_NONE, BODY_JSON, post_echo, .query = query_any},
+    {HTTP_POST, "/upload", SCOPE_NONE, BODY_UPLOAD, post_upload, .query = query_any},
+    {HTTP_GET, "/items/{id}/files/{path...}", SCOPE_NONE, BODY_NONE, get_item, .query = query_any},
+    {HTTP_DELETE, "/items/{id}", SCOPE_NONE, BODY_NONE, get_item, .query = query_any},
+    {HTTP_GET, "/query", SCOPE_NONE, BODY_NONE, get_query, .query = query_limits},
+    {HTTP_GET, "/wait", SCOPE_NONE, BODY_NONE, get_wait, .query = query_any},
+    {HTTP_GET, "/file", SCOPE_NONE, BODY_NONE, get_file, .query = query_any},
+    {HTTP_GET, "/stream", SCOPE_NONE, BODY_NONE, get_stream, .query = query_any},
+    {HTTP_GET, "/nothing", SCOPE_NONE, BODY_NONE, get_nothing, .query = query_any},
+    {HTTP_GET, "/read", SCOPE_READ, BODY_NONE, get_whoami, .query = query_any},
+    {HTTP_POST, "/submit", SCOPE_SUBMIT, BODY_NONE, get_whoami, .query = query_any},
+    {HTTP_POST, "/admin", SCOPE_ADMIN, BODY_NONE, get_whoami, .query = query_any},
     {0},
 };
 

@@ -225,33 +225,78 @@ static void wait_for_connections(struct world *world, unsigned count)
 	assert_int_equal(http_connections(world->service.server), count);
 }
 
-/* Two listeners, one limit; those who come too many are let go at once, those who are in stay. */
+/* Two listeners, one limit. With all connections in work others are told to come again, but probes are
+ * answered: nobody who is slow keeps a doctor out. */
 static void connections_are_limited(void **state)
 {
 	struct world *world = *state;
-	struct client *clients = calloc(8, sizeof(*clients));
+	struct client *clients = calloc(6, sizeof(*clients));
+	char value[512];
 	assert_non_null(clients);
 	assert_null(http_address(world->service.server, 2));
 	for (unsigned i = 0; i < 6; i++) {
 		assert_true(client_open(&clients[i], http_address(world->service.server, i % 2)));
+		assert_true(client_send(&clients[i], "GET /wait HTTP/1.1\r\n" H "\r\n"));
 		wait_for_connections(world, i + 1);
 	}
 	assert_true(metric_is(world, "moecald_http_connections 6\n"));
-	for (unsigned i = 6; i < 8; i++) {
-		assert_true(client_open(&clients[i], http_address(world->service.server, i % 2)));
-		assert_true(client_at_end(&clients[i]));
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(ask_anew(world, "GET /hello HTTP/1.1\r\n" H "\r\n"), 503);
+		assert_non_null(reply_header(&world->reply, "Retry-After", value));
+		assert_int_equal(ask_anew(world, "GET /probe HTTP/1.1\r\n" H "\r\n"), 200);
 	}
+	let_go(world);
 	for (unsigned i = 0; i < 6; i++) {
-		assert_true(client_send(&clients[i], "GET /hello HTTP/1.1\r\n" H "\r\n"));
 		client_read(&clients[i], &world->reply);
 		assert_int_equal(world->reply.status, 200);
 	}
-	client_close(&clients[0]);
-	wait_for_connections(world, 5);
-	assert_int_equal(ask_anew(world, "GET /hello HTTP/1.1\r\n" H "\r\n"), 200);
-	for (unsigned i = 0; i < 8; i++)
-		client_close(&clients[i]);
 	client_close(&world->client);
+	for (unsigned i = 0; i < 6; i++)
+		client_close(&clients[i]);
+	wait_for_connections(world, 0);
+	free(clients);
+}
+
+/* Those who only hold a connection make room for those who ask. */
+static void the_idle_make_room(void **state)
+{
+	struct world *world = *state;
+	struct client *clients = calloc(30, sizeof(*clients));
+	assert_non_null(clients);
+	for (unsigned i = 0; i < 6; i++)
+		assert_true(client_open(&clients[i], http_address(world->service.server, i % 2)));
+	wait_for_connections(world, 6);
+	sleep_ms(150);
+	assert_int_equal(ask_anew(world, "GET /hello HTTP/1.1\r\n" H "\r\n"), 200);
+	assert_true(client_at_end(&clients[0])); /* the longest */
+	/* a crowd of silent ones does not keep a probe out either */
+	for (unsigned i = 6; i < 30; i++)
+		assert_true(client_open(&clients[i], http_address(world->service.server, i % 2)));
+	sleep_ms(150);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(ask_anew(world, "GET /probe HTTP/1.1\r\n" H "\r\n"), 200);
+	client_close(&world->client);
+	for (unsigned i = 0; i < 30; i++)
+		client_close(&clients[i]);
+	wait_for_connections(world, 0);
+	free(clients);
+}
+
+/* Half a request, a byte now and then: the reserve is not for sitting in. */
+static void the_slow_make_room(void **state)
+{
+	struct world *world = *state;
+	struct client *clients = calloc(20, sizeof(*clients));
+	assert_non_null(clients);
+	for (unsigned i = 0; i < 20; i++)
+		if (client_open(&clients[i], http_address(world->service.server, i % 2)))
+			(void)client_send(&clients[i], "GET /hello HTTP/1.1\r\n");
+	sleep_ms(1200);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(ask_anew(world, "GET /probe HTTP/1.1\r\n" H "\r\n"), 200);
+	client_close(&world->client);
+	for (unsigned i = 0; i < 20; i++)
+		client_close(&clients[i]);
 	wait_for_connections(world, 0);
 	free(clients);
 }
@@ -449,6 +494,8 @@ int main(void)
 	    T(silent_connections_are_cut, world_start_it),
 	    T(waiting_handlers_are_not_cut, world_start_it),
 	    T(connections_are_limited, make_with_limit),
+	    T(the_idle_make_room, make_with_limit),
+	    T(the_slow_make_room, make_with_limit),
 	    T(everyone_who_waits_is_answered, world_start_it),
 	    T(a_draining_service_says_close, world_start_it),
 	    T(nothing_is_left_open, world_make),

@@ -125,7 +125,7 @@ static void seats_know_who_is_late(void **state)
 	int pairs[4][2];
 	(void)state;
 	mc_error_init(&err);
-	struct seats *seats = seats_new(3, &err);
+	struct seats *seats = seats_new(3, 0, &err);
 	assert_non_null(seats);
 	for (size_t i = 0; i < 4; i++)
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[i]), 0);

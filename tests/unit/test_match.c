@@ -24,7 +24,8 @@ static void MC_PRINTF(4, 5)
 	va_start(args, fmt);
 	vsnprintf(name, sizeof model->names[0], fmt, args);
 	va_end(args);
-	model->modules[model->count++] = (struct mc_match_module){name, class_name, quantizable};
+	model->modules[model->count++] = (struct mc_match_module){
+	    .name = name, .class_name = class_name, .quantizable = quantizable};
 }
 
 /* The modules that matching.json lists, and those around them. */
@@ -111,8 +112,9 @@ static void matching_is_the_references(void **state)
 			fail_msg("case %zu: %s", i, err.text);
 		for (size_t m = 0; m < model.count; m++) {
 			const struct mc_json *want = mc_json_get(matched, model.names[m]);
-			unsigned bits =
-			    scheme[m] == MC_NO_SCHEME ? 0 : c.schemes[scheme[m]].weights.num_bits;
+			unsigned bits = scheme[m] == MC_NO_SCHEME
+					    ? 0
+					    : c.schemes[scheme[m]].weights.num_bits;
 			if (bits != (want == NULL ? 0 : mc_json_integer(want)))
 				fail_msg("case %zu: %s has %u bits", i, model.names[m], bits);
 			found += bits != 0;
@@ -146,7 +148,7 @@ static void unmatched_targets_are_told_once(void **state)
 	struct mc_quant_config config = {
 	    .count = 1, .schemes = &scheme, .ignore = ignore, .ignore_count = 1};
 	const struct mc_match_module modules[] = {
-	    {"a", "Linear", true}, {"up", NULL, true}, {"c", "Conv", false}};
+	    {"a", "Linear", true, false}, {"up", NULL, true, false}, {"c", "Conv", false, false}};
 	struct told told = {0};
 	struct mc_error err;
 	size_t result[3];
@@ -173,14 +175,14 @@ static void any_of_a_list(void **state)
 		struct mc_match_module module;
 		bool matches;
 	} rows[] = {
-	    {{"lm_head", "Linear", true}, true},
-	    {{"lm_head.x", "Linear", true}, false},
-	    {{"model.layers.0.mlp", "Linear", true}, true},
-	    {{"model.layers.1.mlp", "Linear", true}, false},
-	    {{"x.model.layers.0.", "Linear", true}, false},
-	    {{"model.layers.0.\xff\xfe", "Linear", true}, true},
-	    {{"e", "Embedding", true}, true},
-	    {{"re:model\\.layers\\.[02]\\.", "Linear", true}, false},
+	    {{"lm_head", "Linear", true, false}, true},
+	    {{"lm_head.x", "Linear", true, false}, false},
+	    {{"model.layers.0.mlp", "Linear", true, false}, true},
+	    {{"model.layers.1.mlp", "Linear", true, false}, false},
+	    {{"x.model.layers.0.", "Linear", true, false}, false},
+	    {{"model.layers.0.\xff\xfe", "Linear", true, false}, true},
+	    {{"e", "Embedding", true, false}, true},
+	    {{"re:model\\.layers\\.[02]\\.", "Linear", true, false}, false},
 	};
 	struct mc_error err;
 
@@ -197,7 +199,7 @@ static void bad_patterns_are_named(void **state)
 {
 	static char *bad[] = {(char *)"re:a(b"}, *slow[] = {(char *)"re:(a+)+(a+)+(a+)+(a+)+$"};
 	const struct mc_match_module module = {
-	    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "Linear", true};
+	    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "Linear", true, false};
 	struct mc_error err;
 	bool matched;
 
@@ -217,11 +219,137 @@ static void bad_patterns_are_named(void **state)
 	assert_non_null(strstr(err.text, "takes too long"));
 }
 
+/* --- tests/cases/match: rules of targets, ignore, several modifiers and attention
+ * ----------------- */
+
+static struct mc_match_module *case_modules(const struct mc_json *list)
+{
+	struct mc_match_module *modules = calloc(mc_json_size(list) + 1, sizeof *modules);
+
+	assert_non_null(modules);
+	for (size_t i = 0; i < mc_json_size(list); i++) {
+		const struct mc_json *m = mc_json_at(list, i);
+		const char *kind = mc_json_string(mc_json_at(m, 2), NULL);
+		modules[i] = (struct mc_match_module){
+		    .name = mc_json_string(mc_json_at(m, 0), NULL),
+		    .class_name = mc_json_string(mc_json_at(m, 1), NULL),
+		    .quantizable = strcmp(kind, "quantizable") == 0,
+		    .attention = strcmp(kind, "attention") == 0,
+		};
+	}
+	return modules;
+}
+
+static void parse_modifiers(
+    struct mc_quant_config *config, const struct mc_json *modifiers, const char *rule)
+{
+	struct mc_problems problems;
+	struct mc_error err;
+
+	mc_error_init(&err);
+	mc_problems_init(&problems);
+	for (size_t i = 0; i < mc_json_size(modifiers); i++) {
+		struct mc_quant_config next;
+		assert_true(mc_quant_config_parse(
+		    i == 0 ? config : &next, mc_json_at(modifiers, i), "", &problems, &err));
+		if (problems.total > 0)
+			fail_msg("%s: %s", rule, problems.items[0].text);
+		if (i > 0)
+			assert_true(mc_quant_config_append(config, &next, &err));
+	}
+	mc_problems_release(&problems);
+}
+
+static unsigned bits_of(const struct mc_quant_config *config, size_t scheme)
+{
+	const struct mc_scheme *s = scheme == MC_NO_SCHEME ? NULL : &config->schemes[scheme];
+
+	return s == NULL        ? 0
+	       : s->has_weights ? s->weights.num_bits
+	       : s->has_input   ? s->input.num_bits
+				: 0;
+}
+
+static void match_row(
+    const struct mc_json *row, const struct mc_match_module *modules, size_t count)
+{
+	const struct mc_json *gives = mc_json_get(row, "gives");
+	const char *rule = mc_json_string(mc_json_get(row, "rule"), NULL);
+	size_t scheme[64], found = 0;
+	struct mc_quant_config config;
+	struct mc_error err;
+
+	mc_error_init(&err);
+	assert_true(count <= 64);
+	parse_modifiers(&config, mc_json_get(row, "modifiers"), rule);
+	if (!mc_match_schemes(&config, modules, count, scheme, NULL, NULL, &err))
+		fail_msg("%s: %s", rule, err.text);
+	for (size_t i = 0; i < count; i++) {
+		const struct mc_json *want = mc_json_get(gives, modules[i].name);
+		unsigned bits = bits_of(&config, scheme[i]);
+		if (bits != (want == NULL ? 0 : mc_json_integer(want)))
+			fail_msg("%s: %s has %u bits", rule, modules[i].name, bits);
+		found += bits > 0;
+	}
+	if (found != mc_json_size(gives))
+		fail_msg("%s: a module of 'gives' is not there", rule);
+	mc_quant_config_release(&config);
+}
+
+static void rules_are_the_references(void **state)
+{
+	struct mc_json *json = golden_json("tests/cases/match/rules.json");
+	const struct mc_json *rows = mc_json_get(json, "rows"),
+			     *list = mc_json_get(json, "modules");
+	struct mc_match_module *modules = case_modules(list);
+
+	(void)state;
+	assert_true(mc_json_size(rows) >= 30);
+	for (size_t i = 0; i < mc_json_size(rows); i++)
+		match_row(mc_json_at(rows, i), modules, mc_json_size(list));
+	free(modules);
+	mc_json_free(json);
+}
+
+/* Groups of later modifiers get names that are free; the last cache scheme stays. */
+static void modifiers_are_appended(void **state)
+{
+	static const char text[] =
+	    "[{\"scheme\": {\"W4A16\": \"a\", \"W8A16\": \"b\"}, \"ignore\": [\"x\"]},"
+	    "{\"scheme\": \"W8A8\", \"ignore\": [\"y\", \"z\"], \"kv_cache_scheme\": {}},"
+	    "{\"config_groups\": {\"mine\": {\"targets\": [\"c\"]}, \"group_1\": {\"targets\": "
+	    "[]}}},"
+	    "{\"config_groups\": {\"mine\": {\"targets\": [\"c\"]}}}]";
+	static const char *const names[] = {
+	    "group_0", "group_1", "group_2", "mine", "group_3", "mine_1"};
+	struct mc_quant_config config;
+	struct mc_error err;
+
+	(void)state;
+	mc_error_init(&err);
+	struct mc_json *json = mc_json_parse(text, sizeof text - 1, "", &err);
+	parse_modifiers(&config, json, "append");
+	assert_int_equal(config.count, 6);
+	for (size_t i = 0; i < 6; i++)
+		assert_string_equal(config.schemes[i].name, names[i]);
+	assert_int_equal(config.parts_count, 4);
+	assert_int_equal(config.parts[0].schemes, 2);
+	assert_int_equal(config.parts[1].ignore, 2);
+	assert_int_equal(config.parts[3].schemes, 1);
+	assert_int_equal(config.ignore_count, 3);
+	assert_string_equal(config.ignore[2], "z");
+	assert_true(config.has_kv_cache);
+	mc_quant_config_release(&config);
+	mc_json_free(json);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(matching_is_the_references),
 	    cmocka_unit_test(unmatched_targets_are_told_once),
+	    cmocka_unit_test(rules_are_the_references),
+	    cmocka_unit_test(modifiers_are_appended),
 	    cmocka_unit_test(any_of_a_list),
 	    cmocka_unit_test(bad_patterns_are_named),
 	};

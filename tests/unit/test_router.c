@@ -20,15 +20,15 @@ static void handler(struct service *service, struct http_request *request,
 }
 
 static const struct route table[] = {
-    {HTTP_GET, "/", SCOPE_NONE, BODY_NONE, handler},
-    {HTTP_GET, "/v1/jobs", SCOPE_READ, BODY_NONE, handler},
-    {HTTP_POST, "/v1/jobs", SCOPE_SUBMIT, BODY_JSON, handler},
-    {HTTP_GET, "/v1/jobs/newest", SCOPE_READ, BODY_NONE, handler},
-    {HTTP_GET, "/v1/jobs/{id}", SCOPE_READ, BODY_NONE, handler},
-    {HTTP_DELETE, "/v1/jobs/{id}", SCOPE_SUBMIT, BODY_NONE, handler},
-    {HTTP_GET, "/v1/jobs/{id}/artifacts", SCOPE_READ, BODY_NONE, handler},
-    {HTTP_GET, "/v1/jobs/{id}/artifacts/{path...}", SCOPE_READ, BODY_NONE, handler},
-    {HTTP_POST, "/v1/jobs/{id}/cancel", SCOPE_SUBMIT, BODY_NONE, handler},
+    {HTTP_GET, "/", SCOPE_NONE, BODY_NONE, handler, .query = NULL},
+    {HTTP_GET, "/v1/jobs", SCOPE_READ, BODY_NONE, handler, .query = NULL},
+    {HTTP_POST, "/v1/jobs", SCOPE_SUBMIT, BODY_JSON, handler, .query = NULL},
+    {HTTP_GET, "/v1/jobs/newest", SCOPE_READ, BODY_NONE, handler, .query = NULL},
+    {HTTP_GET, "/v1/jobs/{id}", SCOPE_READ, BODY_NONE, handler, .query = NULL},
+    {HTTP_DELETE, "/v1/jobs/{id}", SCOPE_SUBMIT, BODY_NONE, handler, .query = NULL},
+    {HTTP_GET, "/v1/jobs/{id}/artifacts", SCOPE_READ, BODY_NONE, handler, .query = NULL},
+    {HTTP_GET, "/v1/jobs/{id}/artifacts/{path...}", SCOPE_READ, BODY_NONE, handler, .query = NULL},
+    {HTTP_POST, "/v1/jobs/{id}/cancel", SCOPE_SUBMIT, BODY_NONE, handler, .query = NULL},
     {0},
 };
 

@@ -1,8 +1,7 @@
 /*
  * test_scheme.c - the cases of tests/cases/scheme/, then presets, written configs and data needs
  *
- * A case is a modifier and either what is parsed of it, as config.json says it, or every problem
- * with its pointer and text. "unsupported": what the refusal of what cannot be computed yet says.
+ * What a case looks like is in tests/cases/scheme/README.md.
  */
 #include "moecal/scheme.h"
 
@@ -19,10 +18,11 @@ static void expect_problems(
 {
 	for (size_t i = 0; i < found->count || i < mc_json_size(expected); i++) {
 		const struct mc_json *want = mc_json_at(expected, i);
-		const char *pointer =
-		    want == NULL ? "nothing" : mc_json_string(mc_json_get(want, "pointer"), NULL);
-		const char *text =
-		    want == NULL ? "" : mc_json_string(mc_json_get(want, "text"), NULL);
+		const char *pointer = want == NULL
+					  ? "nothing"
+					  : mc_json_string(mc_json_get(want, "pointer"), NULL);
+		const char *text = want == NULL ? ""
+						: mc_json_string(mc_json_get(want, "text"), NULL);
 		if (i >= found->count)
 			fail_msg("%s: lacks %s: %s", file, pointer, text);
 		if (strcmp(pointer, found->items[i].pointer) != 0 ||
@@ -102,8 +102,8 @@ static void expect_parsed(
 		assert_string_equal(config->ignore[i], mc_json_string(mc_json_at(ignore, i), NULL));
 	struct mc_error json_err;
 	mc_error_init(&json_err);
-	struct mc_json *kv =
-	    mc_quant_args_json(config->has_kv_cache ? &config->kv_cache : NULL, &json_err);
+	struct mc_json *kv = mc_quant_args_json(
+	    config->has_kv_cache ? &config->kv_cache : NULL, &json_err);
 	same_json(file, "kv_cache_scheme", mc_json_get(expected, "kv_cache_scheme"), kv);
 	mc_json_free(kv);
 	if (unsupported == NULL && !supported)
@@ -117,7 +117,158 @@ static void expect_parsed(
 	written_and_read(file, config);
 }
 
-static void run_case(const char *file)
+/* --- cases of many rows ------------------------------------------------------------------------
+ */
+
+/* The short forms of a row: args of one kind in a group of their own. */
+static const struct {
+	const char *key, *base;
+} kinds[] = {
+    {"weights", "/config_groups/g/weights"},
+    {"input_activations", "/config_groups/g/input_activations"},
+    {"output_activations", "/config_groups/g/output_activations"},
+    {"kv_cache_scheme", "/kv_cache_scheme"},
+    {"modifier", ""},
+};
+#define KINDS (sizeof kinds / sizeof *kinds)
+
+static struct mc_json *row_modifier(const struct mc_json *row, size_t kind)
+{
+	static const char group[] =
+	    "{\"config_groups\": {\"g\": {\"targets\": [\"Linear\"], \"weights\": {}}}}";
+	struct mc_error err;
+	mc_error_init(&err);
+	struct mc_json *value = mc_json_copy(mc_json_get(row, kinds[kind].key), &err);
+
+	if (strcmp(kinds[kind].key, "modifier") == 0)
+		return value;
+	struct mc_json *modifier = kind < 3 ? mc_json_parse(group, sizeof group - 1, "", &err)
+					    : mc_json_new_object();
+	if (kind == 3) {
+		assert_true(mc_json_set(modifier, kinds[kind].key, value, &err));
+		return modifier;
+	}
+	const struct mc_json *g = mc_json_get(mc_json_get(modifier, "config_groups"), "g");
+	assert_true(mc_json_set((struct mc_json *)(uintptr_t)g, kinds[kind].key, value, &err));
+	return modifier;
+}
+
+/* What a row's pointers point into. */
+static struct mc_json *parsed_document(const struct mc_quant_config *config)
+{
+	struct mc_json *json = mc_json_new_object(), *groups = mc_json_new_object(),
+		       *ignore = mc_json_new_array();
+	struct mc_error err;
+
+	mc_error_init(&err);
+	for (size_t i = 0; i < config->count; i++)
+		assert_true(mc_json_set(groups, config->schemes[i].name,
+		    mc_scheme_json(&config->schemes[i], &err), &err));
+	for (size_t i = 0; i < config->ignore_count; i++)
+		assert_true(mc_json_append(ignore, mc_json_new_string(config->ignore[i]), &err));
+	assert_true(
+	    mc_json_set(json, "config_groups", groups, &err) &&
+	    mc_json_set(json, "ignore", ignore, &err) &&
+	    mc_json_set(json, "kv_cache_scheme",
+		mc_quant_args_json(config->has_kv_cache ? &config->kv_cache : NULL, &err), &err) &&
+	    mc_json_set(
+		json, "needs_data", mc_json_new_bool(mc_quant_config_needs_data(config)), &err));
+	return json;
+}
+
+static const struct mc_json *at_pointer(const struct mc_json *json, const char *pointer)
+{
+	char copy[160], *save = NULL;
+
+	snprintf(copy, sizeof copy, "%s", pointer);
+	for (char *key = strtok_r(copy, "/", &save); key != NULL; key = strtok_r(NULL, "/", &save))
+		json = mc_json_get(json, key);
+	return json;
+}
+
+/* A row's key is a pointer, or the key of the args that the row is about. */
+static const char *row_pointer(char out[160], size_t kind, const char *key)
+{
+	if (key[0] == '/' || (key[0] == '\0' && kinds[kind].base[0] == '\0'))
+		snprintf(out, 160, "%s", key);
+	else
+		snprintf(out, 160, "%s%s%s", kinds[kind].base, key[0] == '\0' ? "" : "/", key);
+	return out;
+}
+
+static void expect_refused(
+    const char *what, size_t kind, const struct mc_json *refused, const struct mc_problems *found)
+{
+	char pointer[160];
+
+	for (size_t i = 0; i < found->count; i++) {
+		bool listed = false;
+		struct mc_json_iter want = mc_json_iter(refused);
+		while (mc_json_next(&want))
+			listed |= strcmp(row_pointer(pointer, kind, want.key),
+				      found->items[i].pointer) == 0 &&
+				  strcmp(mc_json_string(want.value, NULL), found->items[i].text) ==
+				      0;
+		if (!listed)
+			fail_msg("%s: not expected: %s: %s", what, found->items[i].pointer,
+			    found->items[i].text);
+	}
+	if (found->total != mc_json_size(refused))
+		fail_msg("%s: %zu problems, needed %zu", what, found->total, mc_json_size(refused));
+}
+
+static void expect_given(const char *what, size_t kind, const struct mc_json *gives,
+    const struct mc_quant_config *config)
+{
+	struct mc_json *document = parsed_document(config);
+	struct mc_json_iter want = mc_json_iter(gives);
+	char pointer[160];
+
+	assert_true(mc_json_size(gives) > 0);
+	while (mc_json_next(&want)) {
+		const struct mc_json *have = at_pointer(
+		    document, row_pointer(pointer, kind, want.key));
+		if (have == NULL)
+			fail_msg("%s: there is no %s", what, pointer);
+		same_json(what, pointer, want.value, have);
+	}
+	mc_json_free(document);
+}
+
+static void run_row(const char *file, size_t number, const struct mc_json *row)
+{
+	struct mc_quant_config config;
+	struct mc_problems problems;
+	struct mc_error err;
+	char what[300];
+	size_t kind = 0;
+
+	while (kind < KINDS && mc_json_get(row, kinds[kind].key) == NULL)
+		kind++;
+	assert_true(kind < KINDS);
+	snprintf(what, sizeof what, "%s: row %zu", file, number);
+	struct mc_json *modifier = row_modifier(row, kind);
+	const struct mc_json *refused = mc_json_get(row, "refused");
+	mc_error_init(&err);
+	mc_problems_init(&problems);
+	if (!mc_quant_config_parse(&config, modifier, "", &problems, &err))
+		fail_msg("%s: %s", what, err.text);
+	expect_refused(what, kind, refused, &problems);
+	if (refused == NULL)
+		expect_given(what, kind, mc_json_get(row, "gives"), &config);
+	mc_problems_release(&problems);
+	mc_quant_config_release(&config);
+	mc_json_free(modifier);
+}
+
+static size_t run_rows(const char *file, const struct mc_json *rows)
+{
+	for (size_t i = 0; i < mc_json_size(rows); i++)
+		run_row(file, i, mc_json_at(rows, i));
+	return mc_json_size(rows);
+}
+
+static size_t run_case(const char *file)
 {
 	char path[512];
 	struct mc_quant_config config;
@@ -127,6 +278,11 @@ static void run_case(const char *file)
 	snprintf(path, sizeof path, CASES "/%s", file);
 	struct mc_json *json = golden_json(path);
 	const struct mc_json *expected = mc_json_get(json, "problems");
+	if (mc_json_get(json, "rows") != NULL) {
+		size_t rows = run_rows(file, mc_json_get(json, "rows"));
+		mc_json_free(json);
+		return rows;
+	}
 	mc_error_init(&err);
 	mc_problems_init(&problems);
 	if (!mc_quant_config_parse(&config, mc_json_get(json, "modifier"), "", &problems, &err))
@@ -137,24 +293,25 @@ static void run_case(const char *file)
 	mc_problems_release(&problems);
 	mc_quant_config_release(&config);
 	mc_json_free(json);
+	return 1;
 }
 
 static void cases(void **state)
 {
 	struct dirent **files;
-	int count = scandir(CASES, &files, NULL, alphasort), ran = 0;
+	int count = scandir(CASES, &files, NULL, alphasort);
+	size_t ran = 0;
 
 	(void)state;
 	assert_true(count > 0);
 	for (int i = 0; i < count; i++) {
-		if (files[i]->d_name[0] != '.') {
-			run_case(files[i]->d_name);
-			ran++;
-		}
+		const char *ending = strrchr(files[i]->d_name, '.');
+		if (ending != NULL && strcmp(ending, ".json") == 0)
+			ran += run_case(files[i]->d_name);
 		free(files[i]);
 	}
 	free(files);
-	assert_true(ran >= 80);
+	assert_true(ran >= 440);
 }
 
 static void presets(void **state)
@@ -214,8 +371,8 @@ static void needs_data(void **state)
 		struct mc_error err;
 		mc_error_init(&err);
 		mc_problems_init(&problems);
-		struct mc_json *json =
-		    mc_json_parse(rows[i].modifier, strlen(rows[i].modifier), "", &err);
+		struct mc_json *json = mc_json_parse(
+		    rows[i].modifier, strlen(rows[i].modifier), "", &err);
 		assert_non_null(json);
 		assert_true(mc_quant_config_parse(&config, json, "", &problems, &err));
 		assert_int_equal(problems.total, 0);
@@ -268,6 +425,69 @@ static void older_configs(void **state)
 	assert_int_equal(err.code, MC_CORRUPT);
 }
 
+/* Reads `text` as a config.json and expects the error, or none when code is MC_OK. */
+static void expect_read(
+    const char *text, enum mc_code code, const char *where, const char *contains)
+{
+	struct mc_quant_config config;
+	struct mc_error err;
+
+	mc_error_init(&err);
+	struct mc_json *json = mc_json_parse(text, strlen(text), "", &err);
+	assert_non_null(json);
+	bool ok = mc_quant_config_read(&config, mc_quant_config_find(json), &err);
+	if (err.code != code || ok != (code == MC_OK))
+		fail_msg("%s: %s: %s", text, err.where, err.text);
+	if (where != NULL)
+		assert_string_equal(err.where, where);
+	if (contains != NULL && strstr(err.text, contains) == NULL)
+		fail_msg("%s: %s", text, err.text);
+	if (ok)
+		mc_quant_config_release(&config);
+	mc_json_free(json);
+}
+
+#define GROUP                                                                                      \
+	"\"config_groups\": {\"g\": {\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": 4}}}"
+
+static void configs_of_other_times_and_programs(void **state)
+{
+	(void)state;
+	/* where it may lie */
+	expect_read("{\"quantization_config\": {" GROUP "}}", MC_OK, NULL, NULL);
+	expect_read("{\"text_config\": {\"quantization_config\": {" GROUP "}}}", MC_OK, NULL, NULL);
+	expect_read("{\"compression_config\": {" GROUP "}}", MC_OK, NULL, NULL);
+	expect_read("{\"quantization_config\": null, \"compression_config\": {" GROUP "}}", MC_OK,
+	    NULL, NULL);
+	expect_read("{\"model_type\": \"x\"}", MC_CORRUPT, "quantization_config", "missing");
+	/* unknown keys, missing and null ones */
+	expect_read("{\"compression_config\": {" GROUP ", \"run_compressed\": true, \"x\": {}, "
+		    "\"ignore\": null, \"format\": \"fakequant\", \"sparsity_config\": {}}}",
+	    MC_OK, NULL, NULL);
+	expect_read(
+	    "{\"quantization_config\": {\"config_groups\": {\"g\": {\"targets\": "
+	    "[\"Linear\"], \"weights\": {\"group_size\": \"128\", \"dynamic\": null, "
+	    "\"actorder\": true, \"observer\": \"old\", \"observer_kwargs\": {\"x\": 1}}}}, "
+	    "\"sparsity_config\": {\"format\": \"dense\"}}}",
+	    MC_OK, NULL, NULL);
+	/* a cache alone */
+	expect_read("{\"quantization_config\": {\"config_groups\": {}, \"kv_cache_scheme\": {}}}",
+	    MC_OK, NULL, NULL);
+	/* refused by name */
+	expect_read("{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}}",
+	    MC_UNSUPPORTED, "quantization_config/quant_method", "is 'gptq'");
+	expect_read("{\"quantization_config\": {" GROUP ", \"format\": \"marlin-24\"}}",
+	    MC_UNSUPPORTED, "quantization_config/format", "'marlin-24'");
+	expect_read("{\"quantization_config\": {\"config_groups\": {\"a/b\": {\"format\": "
+		    "\"sparse-bitmask\"}}}}",
+	    MC_UNSUPPORTED, "quantization_config/config_groups/a~1b/format", "'sparse-bitmask'");
+	expect_read("{\"quantization_config\": {" GROUP ", \"sparsity_config\": {\"format\": "
+		    "\"sparse-24-bitmask\"}}}",
+	    MC_UNSUPPORTED, "quantization_config/sparsity_config/format", "sparse weights");
+	expect_read("{\"quantization_config\": {\"ignore\": []}}", MC_CORRUPT,
+	    "quantization_config", "has no config_groups");
+}
+
 #ifdef MC_FAULTS
 /* Whichever allocation fails: NO_MEMORY, nothing lost, nothing freed twice. */
 static void out_of_memory(void **state)
@@ -311,6 +531,7 @@ int main(void)
 	    cmocka_unit_test(presets),
 	    cmocka_unit_test(needs_data),
 	    cmocka_unit_test(older_configs),
+	    cmocka_unit_test(configs_of_other_times_and_programs),
 #ifdef MC_FAULTS
 	    cmocka_unit_test(out_of_memory),
 #endif

@@ -187,9 +187,15 @@ static void test_yaml_refusals(void **state)
 	static const struct {
 		const char *text, *contains;
 		enum mc_code code;
-	} cases[] = {{"a: &x 1\nb: *x\n", "aliases", MC_UNSUPPORTED},
-	    {"a: 1\na: 2\n", "given before", MC_INVALID}, {"a: [1\n", "line", MC_INVALID},
-	    {"", "empty", MC_INVALID}, {"a: !!python/object 1\n", "tags", MC_UNSUPPORTED},
+	} cases[] = {{"a: &x 1\nb: *y\n", "names no value", MC_INVALID},
+	    {"a: &x [*x]\n", "names no value", MC_INVALID},
+	    {"a: &x 1\n*x : 2\n", "plain word", MC_INVALID},
+	    {"a: {<<: 1}\n", "<< needs a mapping", MC_INVALID},
+	    {"a: !!python/object/apply:compressed_tensors.X [a, b]\n", "tags", MC_UNSUPPORTED},
+	    {"a: !!python/object/apply:os.system [ls]\n", "tags", MC_UNSUPPORTED},
+	    {"a: !!map {}\n", "tags", MC_UNSUPPORTED}, {"a: 1\na: 2\n", "given before", MC_INVALID},
+	    {"a: [1\n", "line", MC_INVALID}, {"", "empty", MC_INVALID},
+	    {"a: !!python/object 1\n", "tags", MC_UNSUPPORTED},
 	    {"a: 1\n---\nb: 2\n", "second document", MC_INVALID},
 	    {"? [1]\n: 2\n", "plain word", MC_INVALID}};
 
@@ -202,6 +208,15 @@ static void test_yaml_refusals(void **state)
 	}
 	char deep[400];
 	struct mc_error err;
+	mc_error_init(&err);
+	static const char bomb[] = "a: &a [1,1,1,1,1,1,1,1,1]\n"
+				   "b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+				   "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+				   "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
+				   "e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"
+				   "f: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
+	assert_null(mc_yaml_parse(bomb, sizeof bomb - 1, "t", &err));
+	assert_non_null(strstr(err.text, "too many values"));
 	mc_error_init(&err);
 	memset(deep, '[', 200);
 	memset(deep + 200, ']', 200);

@@ -367,19 +367,19 @@ static void test_recovery(void **state)
 	move("canceling", JOB_QUEUED, JOB_RUNNING);
 	move("canceling", JOB_RUNNING, JOB_CANCELING);
 	reopen();
-	assert_true(store_recover(store, 3, 300, &jobs, &err));
+	assert_true(store_recover(store, 300, &jobs, &err));
 	assert_int_equal(jobs, 2);
 	assert_int_equal(state_of("ran"), JOB_QUEUED);
 	assert_int_equal(state_of("canceling"), JOB_CANCELED);
 	assert_int_equal(state_of("waits"), JOB_QUEUED);
-	for (int i = 0; i < 2; i++) {
+	/* however often the service dies: the job is not to blame */
+	for (int i = 0; i < 5; i++) {
 		move("ran", JOB_QUEUED, JOB_RUNNING);
-		assert_true(store_recover(store, 3, 300, &jobs, &err));
+		assert_true(store_recover(store, 300, &jobs, &err));
 	}
 	assert_true(store_job_get(store, "ran", &row, &err));
-	assert_int_equal(row.state, JOB_FAILED);
-	assert_int_equal(row.crashes, 3);
-	assert_non_null(strstr(row.reason, "crashed-repeatedly"));
+	assert_int_equal(row.state, JOB_QUEUED);
+	assert_int_equal(row.crashes, 0);
 	job_row_release(&row);
 }
 
