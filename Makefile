@@ -198,7 +198,7 @@ check-contract: all ## generated requests (schemathesis) and answers held agains
 	@bash tests/contract/run.sh $(MOECALD) $(MOECAL)
 check-monitoring: all ## alert rules, dashboard and a real scrape (promtool)
 	@sh tests/check/monitoring.sh $(MOECALD) $(MOECAL)
-check-full: deps-full check check-asan check-tsan check-clang check-crash check-load check-browser check-contract check-monitoring parity-models parity parity-tokenizers parity-perplexity parity-verify ## everything, needs ../shared
+check-full: deps-full check check-asan check-tsan check-clang check-crash check-load check-browser check-contract check-monitoring parity-models parity parity-tokenizers parity-perplexity parity-verify interop ## everything, needs ../shared
 
 # --- doors: compare with reference results; FIXTURES=DIR points at other cases ----------------------
 
@@ -221,8 +221,8 @@ parity-verify: deps all ## moecal verify against planted faults: each must be fo
 		--models $(or $(MODELS),$(SHARED)/models) --seeds $(SEEDS)
 parity-perplexity: deps all ## perplexity of a real model against transformers'
 	@sh tests/doors/perplexity.sh $(MOECAL) $(SHARED)
-interop: all $(BUILD)/doors/logits ## checkpoints that we wrote, loaded by transformers (Python packages in build/venv)
-	@sh tests/interop/run.sh $(MOECAL) $(BUILD)/doors/logits
+interop: all $(BUILD)/doors/dense $(BUILD)/doors/logits ## every format read back by compressed-tensors and transformers (Python packages in build/venv)
+	@sh tests/interop/run.sh $(MOECAL) $(BUILD)/doors $(SHARED)
 
 # --- use -------------------------------------------------------------------------------------------
 

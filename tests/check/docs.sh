@@ -9,12 +9,23 @@ fail() {
 	echo "docs: $*" >&2
 	failures=$((failures + 1))
 }
-for file in README.md docs/*.md; do
+for file in README.md docs/*.md docs/schemes/*.md; do
 	[ -e "$file" ] || { fail "$file is missing"; continue; }
 	for link in $(grep -oE '\]\([^)#]+' "$file" | sed 's/^](//' | grep -vE '^[a-z]+:'); do
 		[ -e "$(dirname "$file")/$link" ] || fail "$file links to $link, which is not there"
 	done
 done
+# every recipe of docs/schemes can be planned
+recipe=$(mktemp) && printf '{"input_ids": [1, 2, 3]}\n' >"$recipe.jsonl"
+for file in docs/schemes/*.md; do
+	number=1
+	while awk -v want="$number" '/^```yaml/ { n++; p = n == want; next } /^```/ { p = 0 } p' "$file" >"$recipe" && [ -s "$recipe" ]; do
+		"$moecal" plan --model tests/data/qwen3moe-2m --dataset "$recipe.jsonl" --recipe "$(cat "$recipe")" >/dev/null ||
+			fail "$file: recipe $number is refused"
+		number=$((number + 1))
+	done
+done
+rm -f "$recipe" "$recipe.jsonl"
 # every command of the program is in the manual page, every spec key in its page
 for command in $("$moecal" --help | sed -n 's/^  \([a-z]*\)  .*/\1/p' | grep -v '^moecal$'); do
 	grep -q "$command" docs/man/moecal.1 || fail "docs/man/moecal.1 does not know the command $command"
