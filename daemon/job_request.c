@@ -175,39 +175,52 @@ static bool fill_text_column(
 	return ok;
 }
 
-/* "name", {path}, or a list of both: to a list of objects with their text columns. */
+/* One entry with its text column; one that needs none stays as it was given, so that the pointers of
+ * problems stay those of the request. NULL: no memory. */
+static struct mc_json *filled_source(
+    struct service *service, const struct mc_json *given, struct mc_error *err)
+{
+	if (mc_json_type(given) != MC_JSON_STRING) {
+		struct mc_json *one = mc_json_copy(given, err);
+		if (one != NULL && fill_text_column(service, one, err))
+			return one;
+		mc_json_free(one);
+		return NULL;
+	}
+	struct mc_json *one = mc_json_new_object();
+	if (!mc_json_set(one, "path", mc_json_copy(given, err), err) ||
+	    !fill_text_column(service, one, err)) {
+		mc_json_free(one);
+		return NULL;
+	}
+	if (mc_json_get(one, "text_column") != NULL)
+		return one;
+	mc_json_free(one);
+	return mc_json_copy(given, err);
+}
+
+/* "name", {path}, or a list of both. */
 static bool fill_sources(struct service *service, struct mc_json *copy, struct mc_error *err)
 {
 	const struct mc_json *dataset = mc_json_get(copy, "dataset");
-	bool list = mc_json_type(dataset) == MC_JSON_ARRAY;
-	size_t count = list ? mc_json_size(dataset) : 1;
+	struct mc_json *filled;
+	bool ok = true;
 
 	if (dataset == NULL || mc_json_is_null(dataset))
 		return true;
-	struct mc_json *filled = mc_json_new_array();
-	bool ok = filled != NULL;
-	for (size_t i = 0; ok && i < count; i++) {
-		const struct mc_json *given = list ? mc_json_at(dataset, i) : dataset;
-		struct mc_json *one = NULL;
-		if (mc_json_type(given) == MC_JSON_STRING) {
-			one = mc_json_new_object();
-			ok = mc_json_set(one, "path", mc_json_copy(given, err), err);
-		} else {
-			one = mc_json_copy(given, err);
-		}
-		ok = ok && fill_text_column(service, one, err);
-		ok = mc_json_append(filled, one, err) && ok;
+	if (mc_json_type(dataset) != MC_JSON_ARRAY) {
+		filled = filled_source(service, dataset, err);
+		return filled != NULL && mc_json_set(copy, "dataset", filled, err);
 	}
-	if (!ok) {
-		mc_json_free(filled);
-		return false;
+	filled = mc_json_new_array();
+	for (size_t i = 0; ok && i < mc_json_size(dataset); i++) {
+		struct mc_json *one = filled_source(service, mc_json_at(dataset, i), err);
+		ok = one != NULL && mc_json_append(filled, one, err);
 	}
-	/* pointers of problems must stay those of the request: a lone string stays one if it can */
-	if (!list && mc_json_get(mc_json_at(filled, 0), "text_column") == NULL) {
-		mc_json_free(filled);
-		return true;
-	}
-	return mc_json_set(copy, "dataset", filled, err);
+	if (ok)
+		return mc_json_set(copy, "dataset", filled, err);
+	mc_json_free(filled);
+	return false;
 }
 
 /* --- the spec ---------------------------------------------------------------------------------- */
@@ -223,21 +236,38 @@ static uint64_t thread_share(struct service *service, uint64_t asked)
 	return asked > 0 && asked < share ? asked : share;
 }
 
-static bool find_inputs(struct job_request *job, struct service *service, const struct mc_spec *spec,
-    struct mc_problems *problems, struct mc_error *err)
+/* Where the name of source i stands in the request. */
+static const char *source_pointer(char ret[160], const struct mc_json *json, size_t i)
 {
-	char pointer[160], index[160];
+	const struct mc_json *given = mc_json_get(json, "dataset");
+	char entry[160] = "/dataset";
+
+	if (mc_json_type(given) == MC_JSON_ARRAY) {
+		given = mc_json_at(given, i);
+		mc_pointer_index(entry, "/dataset", i);
+	}
+	if (mc_json_type(given) == MC_JSON_OBJECT)
+		return mc_pointer_join(ret, entry, "path");
+	memcpy(ret, entry, sizeof entry);
+	return ret;
+}
+
+/* Looks for all that the spec names, also when there are problems already: they are told together. */
+static bool find_inputs(struct job_request *job, struct service *service, const struct mc_spec *spec,
+    const struct mc_json *json, struct mc_problems *problems, struct mc_error *err)
+{
+	char pointer[160];
+	bool ok = true;
 
 	job->inputs = mc_json_new_array();
 	if (job->inputs == NULL)
 		return mc_fail(err, MC_NO_MEMORY, "spec", "no memory");
-	bool ok = find_input(job, service, RESOURCE_MODEL, spec->model, "/model", problems, err);
-	for (size_t i = 0; ok && i < spec->sources_count; i++) {
-		mc_pointer_index(index, "/dataset", i);
-		ok = find_input(job, service, RESOURCE_DATASET, spec->sources[i].path,
-		    spec->sources_count > 1 ? mc_pointer_join(pointer, index, "path") : "/dataset",
-		    problems, err);
-	}
+	if (spec->model != NULL)
+		ok = find_input(job, service, RESOURCE_MODEL, spec->model, "/model", problems, err);
+	for (size_t i = 0; ok && i < spec->sources_count; i++)
+		if (spec->sources[i].path != NULL)
+			ok = find_input(job, service, RESOURCE_DATASET, spec->sources[i].path,
+			    source_pointer(pointer, json, i), problems, err);
 	return ok;
 }
 
@@ -272,10 +302,10 @@ static bool parse(struct job_request *job, struct service *service, const struct
 		take_queue_keys(job, service, copy, problems);
 		ok = fill_sources(service, copy, err);
 	}
-	ok = ok && mc_spec_parse(&spec, copy, problems, err);
+	ok = ok && mc_spec_parse(&spec, copy, problems, err) &&
+	     find_inputs(job, service, &spec, json, problems, err);
 	if (ok && problems->total == 0)
-		ok = find_inputs(job, service, &spec, problems, err) &&
-		     write_specs(job, service, &spec, err);
+		ok = write_specs(job, service, &spec, err);
 	mc_spec_release(&spec);
 	mc_json_free(copy);
 	return ok;
