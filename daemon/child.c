@@ -123,24 +123,37 @@ static bool spawn(struct child *child, struct service *service, const struct mc_
 	return ok;
 }
 
-/* Processes that the kernel killed for memory, in our control group if we can see it. */
+/* "oom_kill N" of a file of counters. */
+static bool read_kills(const char *path, uint64_t *ret)
+{
+	char line[256];
+	unsigned long long kills = 0;
+	bool seen = false;
+	FILE *file = fopen(path, "re");
+
+	while (file != NULL && !seen && fgets(line, sizeof line, file) != NULL)
+		seen = sscanf(line, "oom_kill %llu", &kills) == 1;
+	if (file != NULL)
+		fclose(file);
+	*ret = kills;
+	return seen;
+}
+
+/* Processes that the kernel killed for memory: in our control group if we can see it, else anywhere. */
 static uint64_t memory_kills(void)
 {
-	static const char *const files[] = {"/sys/fs/cgroup/memory.events", "/proc/vmstat"};
-	char line[256], *found;
-	unsigned long long kills = 0;
+	char line[512] = "", path[640];
+	uint64_t kills = 0;
+	FILE *file = fopen("/proc/self/cgroup", "re");
 
-	for (size_t i = 0; i < 2; i++) {
-		FILE *file = fopen(files[i], "re");
-		bool seen = false;
-		while (file != NULL && fgets(line, sizeof line, file) != NULL)
-			if ((found = strstr(line, "oom_kill ")) == line)
-				seen = sscanf(found + 9, "%llu", &kills) == 1;
-		if (file != NULL)
-			fclose(file);
-		if (seen)
-			break;
-	}
+	while (file != NULL && fgets(line, sizeof line, file) != NULL && strncmp(line, "0::", 3) != 0)
+		line[0] = '\0';
+	if (file != NULL)
+		fclose(file);
+	line[strcspn(line, "\n")] = '\0';
+	snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.events", line[0] != '\0' ? line + 3 : "");
+	if (!read_kills(path, &kills) && !read_kills("/sys/fs/cgroup/memory.events", &kills))
+		(void)!read_kills("/proc/vmstat", &kills);
 	return kills;
 }
 

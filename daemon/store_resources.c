@@ -218,17 +218,39 @@ bool store_resource_add(struct store *store, enum resource_kind kind,
 	    store, add_resource(store, kind, row, idempotency, limits, ret, ret_id, err), err);
 }
 
+/* At most limit rows; *ret_next: where the next page begins, 0: nowhere. */
+static bool read_page(struct store *store, sqlite3_stmt *s, uint64_t limit,
+    struct resource_row *rows, uint64_t *ret_count, int64_t *ret_next, struct mc_error *err)
+{
+	bool more = true;
+
+	while (store_step(store, s, &more, err)) {
+		if (!more)
+			return true;
+		if (*ret_count == limit) {
+			*ret_next = rows[limit - 1].seq;
+			return true;
+		}
+		if (!read_resource(s, &rows[*ret_count], err))
+			return false;
+		(*ret_count)++;
+	}
+	return false;
+}
+
 bool store_resource_list(struct store *store, enum resource_kind kind, const char *key,
     const char *value, int64_t before, uint64_t limit,
     bool (*fn)(void *ctx, const struct resource_row *row, struct mc_error *err), void *ctx,
     int64_t *ret_next, struct mc_error *err)
 {
 	uint64_t count = 0;
-	bool more = true;
+	struct resource_row *rows = mc_alloc(limit, sizeof *rows, "rows", err);
 
 	*ret_next = 0;
-	if (!store_lock(store, err))
+	if (rows == NULL || !store_lock(store, err)) {
+		free(rows);
 		return false;
+	}
 	sqlite3_stmt *s = store_statement(store,
 	    "SELECT " RESOURCE_COLUMNS " FROM resource WHERE kind = ?1 AND (?2 = 0 OR seq < ?2)"
 	    " AND (?3 IS NULL OR json_extract(body, '$.' || ?3) = ?4) ORDER BY seq DESC LIMIT ?5",
@@ -240,25 +262,16 @@ bool store_resource_list(struct store *store, enum resource_kind kind, const cha
 		bind_text(s, 3, key);
 		bind_text(s, 4, value);
 		sqlite3_bind_int64(s, 5, (int64_t)limit + 1);
-	}
-	for (int64_t last = 0; ok;) {
-		struct resource_row row;
-		ok = store_step(store, s, &more, err);
-		if (!ok || !more)
-			break;
-		if (count++ == limit) {
-			*ret_next = last;
-			break;
-		}
-		ok = read_resource(s, &row, err);
-		last = ok ? row.seq : 0;
-		ok = ok && fn(ctx, &row, err);
-		if (last != 0)
-			resource_row_release(&row);
-	}
-	if (s != NULL)
+		ok = read_page(store, s, limit, rows, &count, ret_next, err);
 		sqlite3_reset(s);
+	}
 	store_unlock(store);
+	/* it may look at files, on disks that do not answer: nobody waits for that but who asked */
+	for (uint64_t i = 0; i < count; i++) {
+		ok = ok && fn(ctx, &rows[i], err);
+		resource_row_release(&rows[i]);
+	}
+	free(rows);
 	return ok;
 }
 
