@@ -51,10 +51,10 @@ static void each_block_is_sent_at_once(void **state)
 	struct world *world = *state;
 	dial(world);
 	int64_t before = monotonic_ms();
-	assert_true(client_send(&world->client, "GET /stream?count=2&pause=700 HTTP/1.1\r\n" H "\r\n"));
+	assert_true(client_send(&world->client, "GET /stream?count=2&pause=2000 HTTP/1.1\r\n" H "\r\n"));
 	while (!world->client.have || !strstr(world->client.bytes, "data: tick"))
 		assert_true(client_fill(&world->client));
-	assert_in_range(monotonic_ms() - before, 700, 1300);
+	assert_in_range(monotonic_ms() - before, 2000, 3900);
 }
 
 static void a_client_that_leaves_ends_its_stream(void **state)
@@ -79,9 +79,12 @@ static void set_times(struct world *world, uint64_t request, uint64_t upload, ui
 	pthread_rwlock_unlock(&world->service.lock);
 }
 
+/* Less than the 30 seconds of the limits that a test does not mean, and enough for a busy machine. */
+#define LONG_MS 20000
+
 struct drip {
 	const char *start;
-	int64_t least, most; /* milliseconds until the server is to hang up */
+	int64_t least; /* milliseconds until the server is to hang up */
 	struct client client;
 	int64_t took;
 };
@@ -102,7 +105,7 @@ static void drip_all(struct world *world, struct drip *drips, size_t count, unsi
 		assert_true(client_open(&drips[i].client, http_address(world->service.server, 0)));
 		assert_true(client_send(&drips[i].client, drips[i].start));
 	}
-	while (left > 0 && monotonic_ms() - begin < 10000) {
+	while (left > 0 && monotonic_ms() - begin < LONG_MS) {
 		http_tick(world->service.server);
 		sleep_ms(every_ms);
 		for (size_t i = 0; i < count; i++)
@@ -112,7 +115,7 @@ static void drip_all(struct world *world, struct drip *drips, size_t count, unsi
 			}
 	}
 	for (size_t i = 0; i < count; i++) {
-		assert_in_range(drips[i].took, drips[i].least, drips[i].most);
+		assert_in_range(drips[i].took, drips[i].least, LONG_MS);
 		client_close(&drips[i].client);
 	}
 }
@@ -123,13 +126,11 @@ static void drip_all(struct world *world, struct drip *drips, size_t count, unsi
 static void slow_requests_are_cut(void **state)
 {
 	static struct drip drips[] = {
-	    {.start = "GET /hello HTTP/1.1\r\nX-A: ", .least = 900, .most = 1900},
+	    {.start = "GET /hello HTTP/1.1\r\nX-A: ", .least = 900},
 	    {.start = "POST /echo HTTP/1.1\r\n" H JSON "Content-Length: 1000\r\n\r\n",
-		.least = 900,
-		.most = 1900},
+		.least = 900},
 	    {.start = "POST /upload HTTP/1.1\r\n" H TEXT "Content-Length: 1000\r\n\r\n",
-		.least = 1900,
-		.most = 4000},
+		.least = 1900},
 	};
 	struct world *world = *state;
 	set_times(world, 1, 2, 30);
@@ -157,17 +158,16 @@ static void silent_connections_are_cut(void **state)
 	http_tick(world->service.server);
 	assert_int_equal(ask(world, "GET /hello HTTP/1.1\r\n" H "\r\n"), 200);
 	char byte;
-	while (recv(world->client.fd, &byte, 1, MSG_DONTWAIT) < 0 && monotonic_ms() - begin < 8000) {
+	while (recv(world->client.fd, &byte, 1, MSG_DONTWAIT) < 0 && monotonic_ms() - begin < LONG_MS) {
 		http_tick(world->service.server);
 		sleep_ms(20);
 	}
-	assert_in_range(monotonic_ms() - begin, 1400, 3000);
+	assert_in_range(monotonic_ms() - begin, 1400, LONG_MS);
 	assert_true(metric_is(world, "moecald_http_timed_out_total 0\n"));
 	/* silence in the middle of a body */
 	static struct drip silent = {
 	    .start = "POST /echo HTTP/1.1\r\n" H JSON "Content-Length: 9\r\n\r\n",
 	    .least = 900,
-	    .most = 4000,
 	};
 	drip_all(world, &silent, 1, 1200);
 }
@@ -257,6 +257,18 @@ static void connections_are_limited(void **state)
 	free(clients);
 }
 
+/* Soon a probe is answered, and from then on all of them. */
+static void require_probes(struct world *world)
+{
+	int64_t begin = monotonic_ms();
+	while (ask_anew(world, "GET /probe HTTP/1.1\r\n" H "\r\n") != 200) {
+		assert_true(monotonic_ms() - begin < LONG_MS);
+		sleep_ms(100);
+	}
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(ask_anew(world, "GET /probe HTTP/1.1\r\n" H "\r\n"), 200);
+}
+
 /* Those who only hold a connection make room for those who ask. */
 static void the_idle_make_room(void **state)
 {
@@ -272,9 +284,7 @@ static void the_idle_make_room(void **state)
 	/* a crowd of silent ones does not keep a probe out either */
 	for (unsigned i = 6; i < 30; i++)
 		assert_true(client_open(&clients[i], http_address(world->service.server, i % 2)));
-	sleep_ms(150);
-	for (unsigned i = 0; i < 5; i++)
-		assert_int_equal(ask_anew(world, "GET /probe HTTP/1.1\r\n" H "\r\n"), 200);
+	require_probes(world);
 	client_close(&world->client);
 	for (unsigned i = 0; i < 30; i++)
 		client_close(&clients[i]);
@@ -291,9 +301,7 @@ static void the_slow_make_room(void **state)
 	for (unsigned i = 0; i < 20; i++)
 		if (client_open(&clients[i], http_address(world->service.server, i % 2)))
 			(void)client_send(&clients[i], "GET /hello HTTP/1.1\r\n");
-	sleep_ms(1200);
-	for (unsigned i = 0; i < 5; i++)
-		assert_int_equal(ask_anew(world, "GET /probe HTTP/1.1\r\n" H "\r\n"), 200);
+	require_probes(world);
 	client_close(&world->client);
 	for (unsigned i = 0; i < 20; i++)
 		client_close(&clients[i]);
@@ -334,7 +342,7 @@ static void everyone_who_waits_is_answered(void **state)
 	int64_t begin = monotonic_ms();
 	http_stop(world->service.server, 5);
 	world->service.server = NULL;
-	assert_true(monotonic_ms() - begin < 3000);
+	assert_true(monotonic_ms() - begin < 4900);
 	for (unsigned i = 0; i < WAITERS; i++) {
 		client_read(&clients[i], &world->reply);
 		assert_int_equal(world->reply.status, 200);
