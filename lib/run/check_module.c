@@ -238,6 +238,13 @@ static double half_step(const struct mc_quant_args *args, double w, double scale
 	return fmax(fabs(w) * 0x1p-4, scale * 0x1p-10);
 }
 
+/* What half precision loses near zero, where its values have a fixed distance: a product by its
+ * rounding, a scale for each code. */
+static double lost_near_zero(enum mc_dtype dt, double value, double scale)
+{
+	return dt != MC_F16 ? 0 : 0x1p-24 + (scale > 0 ? fabs(value) / scale * 0x1p-25 : 0);
+}
+
 /* How far w lies past the value of the last code. */
 static double past_the_end(const struct mc_code_range *range, double w, double scale, double zero)
 {
@@ -271,7 +278,7 @@ static double row_excess(const struct mc_module_check *check, const struct mc_qu
 		double step = half_step(args, w[c], s) +
 			      (clips ? past_the_end(&range, w[c], s, zero) : 0);
 		double allowed = step * (1 + 8 * epsilon) + 4 * epsilon * fabs(w[c]) +
-				 2 * epsilon * codes * s;
+				 2 * epsilon * codes * s + lost_near_zero(check->dt, d[c], s);
 		worst = fmax(worst, fabs((double)w[c] - d[c]) / fmax(allowed, 1e-45));
 	}
 	return worst;

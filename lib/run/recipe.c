@@ -285,18 +285,18 @@ static struct mc_json *read_text(const char *text, size_t length, const char *po
 
 	if (mc_scheme_is_preset(text))
 		return preset_fields(text, err);
-	if (strpbrk(text, ":\n{") == NULL)
+	if (strpbrk(text, ":\n{[") == NULL)
 		return not_a_recipe(text, pointer, problems);
 	mc_error_init(&parse);
 	text = front_matter(text, &length);
 	value = mc_yaml_parse(text, length, "recipe", &parse);
-	if (value != NULL && is_object(value))
+	if (value != NULL && (is_object(value) || mc_json_type(value) == MC_JSON_ARRAY))
 		return value;
 	if (value == NULL && parse.code == MC_NO_MEMORY)
 		(void)mc_fail(err, parse.code, parse.where, "%s", parse.text);
 	else
 		mc_problems_add(problems, pointer, "%s",
-		    value == NULL ? parse.text : "a recipe must be an object");
+		    value == NULL ? parse.text : "a recipe must be an object or a list");
 	mc_json_free(value);
 	return NULL;
 }

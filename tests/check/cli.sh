@@ -77,6 +77,13 @@ truth 'one event a layer' [ "$(grep -c '"event":"layer"' "$work/lines")" -eq 4 ]
 printf 'model: %s\ndataset: %s\nrecipe: W8A16\n' "$model" "$work/data.jsonl" >"$work/spec.yaml"
 expect 'a YAML spec' 0 'verdict: valid' "$moecal" run "$work/spec.yaml" -o "$work/yaml"
 expect 'a spec from standard input' 0 'verdict: valid' sh -c "printf '{\"model\": \"$model\", \"recipe\": \"W4A16\"}' | '$moecal' run - -o '$work/stdin'"
+for recipe in FP8 FP8_DYNAMIC FP8_BLOCK; do
+	expect "in half precision: $recipe" 0 'verdict: valid' run -o "$work/half-$recipe" --recipe "$recipe" --precision float16
+done
+printf -- '- QuantizationModifier: {scheme: W8A16, targets: Linear, ignore: [lm_head]}\n' >"$work/list.yaml"
+expect 'a file with a list of modifiers' 0 'memory' "$moecal" plan --model "$model" --recipe "$work/list.yaml"
+expect 'a list of modifiers' 0 'memory' "$moecal" plan --model "$model" --recipe '[{"QuantizationModifier": {"scheme": "W8A16", "ignore": ["lm_head"]}}]'
+expect 'a list of nothing' 2 '/recipe' "$moecal" plan --model "$model" --recipe '[]'
 
 # --- another recipe from a finished job
 expect 'derive' 0 'verdict: valid' "$moecal" derive "$work/out" --recipe FP8 -o "$work/derived"
