@@ -4,6 +4,7 @@
 # A client keeps submitting jobs with idempotency keys, and asks again when it got no answer. Meanwhile the
 # daemon, or the process of a job, is killed at random moments and the daemon started again. In the
 # end: every accepted job is there once, has succeeded, and its files have the bits of an undisturbed run.
+# A process that is killed again and again is no reason to fail here (--crashes): chance may pick the same one.
 set -euo pipefail
 moecald=$1 moecal=$2 rounds=$3
 RANDOM=${4:-1}
@@ -25,7 +26,7 @@ start_daemon() {
 	local listen=127.0.0.1:${port:-0}
 	for _ in $(seq 50); do
 		"$moecald" --listen "$listen" --state "$work/state" --program "$moecal" --allow "$work" --allow "$model" \
-			--jobs 2 --free-percent 0 --log-level warning >"$work/out" 2>>"$work/log" &
+			--jobs 2 --crashes 100 --free-percent 0 --log-level warning >"$work/out" 2>>"$work/log" &
 		daemon=$!
 		for _ in $(seq 100); do
 			if grep -q listening "$work/out"; then
