@@ -1,6 +1,7 @@
 /*
  * dequantize_config.c - what config.json says about the quantization of an input, and refusals
  */
+#include "config_dtype.h"
 #include "dequantize.h"
 
 #include <string.h>
@@ -16,28 +17,6 @@ static const char *text_of(const struct mc_json *object, const char *key)
 
 	return value != NULL && mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL)
 								      : NULL;
-}
-
-/* As transformers 5, then 4 spells it, also for a decoder inside a larger model. */
-static enum mc_dtype configured_dtype(const struct mc_json *config)
-{
-	static const struct {
-		const char *name;
-		enum mc_dtype dtype;
-	} names[] = {{"float32", MC_F32}, {"float16", MC_F16}, {"bfloat16", MC_BF16}};
-	const struct mc_json *places[] = {config, mc_json_get(config, "text_config")};
-
-	for (size_t p = 0; p < 2; p++) {
-		const char *text = text_of(places[p], "dtype");
-		if (text == NULL)
-			text = text_of(places[p], "torch_dtype");
-		if (text != NULL && strncmp(text, "torch.", 6) == 0)
-			text += 6;
-		for (size_t i = 0; text != NULL && i < sizeof names / sizeof *names; i++)
-			if (strcmp(text, names[i].name) == 0)
-				return names[i].dtype;
-	}
-	return MC_BF16;
 }
 
 /* --- compressed-tensors ----------------------------------------------------------------------- */
@@ -180,7 +159,7 @@ bool mc_old_quantization_read(
 	const struct mc_json *json = mc_model_quantization(model->config_json);
 	const char *method = text_of(json, "quant_method");
 
-	*old = (struct mc_old_quantization){.dtype = configured_dtype(model->config_json)};
+	*old = (struct mc_old_quantization){.dtype = mc_config_dtype(model->config_json)};
 	mc_quant_config_init(&old->config);
 	if (mc_json_type(json) != MC_JSON_OBJECT)
 		return mc_fail(err, MC_CORRUPT, WHERE,

@@ -1,6 +1,7 @@
 /*
  * verify_config.c - what config.json says about the quantization, and whether it can be true
  */
+#include "config_dtype.h"
 #include "verify_parts.h"
 
 #include <stdio.h>
@@ -15,27 +16,6 @@ static const char *text_of(const struct mc_json *object, const char *key)
 
 	return value != NULL && mc_json_type(value) == MC_JSON_STRING ? mc_json_string(value, NULL)
 								      : NULL;
-}
-
-/* As transformers 5, then 4 spells it, also for a decoder inside a larger model. */
-static enum mc_dtype model_dtype(const struct mc_json *config)
-{
-	static const struct {
-		const char *name;
-		enum mc_dtype dtype;
-	} names[] = {{"float32", MC_F32}, {"float16", MC_F16}, {"bfloat16", MC_BF16}};
-	const struct mc_json *places[] = {config, mc_json_get(config, "text_config")};
-
-	for (size_t p = 0; p < 2; p++) {
-		const char *text = text_of(places[p], "dtype");
-		text = text != NULL ? text : text_of(places[p], "torch_dtype");
-		if (text != NULL && strncmp(text, "torch.", 6) == 0)
-			text += 6;
-		for (size_t i = 0; text != NULL && i < sizeof names / sizeof *names; i++)
-			if (strcmp(text, names[i].name) == 0)
-				return names[i].dtype;
-	}
-	return MC_BF16;
 }
 
 static bool read_json(struct mc_verification *v, struct mc_error *err)
@@ -153,7 +133,7 @@ bool mc_verify_read_config(struct mc_verification *v, bool *ret_usable, struct m
 	*ret_usable = false;
 	if (!read_json(v, err))
 		return mc_verify_note(v->verdict, MC_CHECK_CONFIG, err);
-	v->dtype = model_dtype(v->json);
+	v->dtype = mc_config_dtype(v->json);
 	const struct mc_json *quantization = mc_model_quantization(v->json);
 	if (quantization == NULL)
 		return fail_unquantized(v, err);
