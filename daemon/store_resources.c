@@ -338,6 +338,22 @@ bool store_uploaded_bytes(struct store *store, uint64_t *ret, struct mc_error *e
 /* --- events ------------------------------------------------------------------------------------
  */
 
+/* All rows of a statement that is bound already. Owned. */
+static struct mc_json *read_list(struct store *store, sqlite3_stmt *s,
+    bool (*append)(struct mc_json *list, sqlite3_stmt *s, struct mc_error *err), struct mc_error *err)
+{
+	struct mc_json *list = mc_json_new_array();
+	bool row = true, ok = list != NULL || mc_fail(err, MC_NO_MEMORY, "database", "no memory for a list");
+
+	while (ok && (ok = store_step(store, s, &row, err)) && row)
+		ok = append(list, s, err);
+	sqlite3_reset(s);
+	if (ok)
+		return list;
+	mc_json_free(list);
+	return NULL;
+}
+
 bool store_event_put(struct store *store, int64_t job_seq, int64_t now, const char *type,
     const struct mc_json *data, struct mc_error *err)
 {
@@ -370,33 +386,21 @@ static bool append_event(struct mc_json *list, sqlite3_stmt *s, struct mc_error 
 struct mc_json *store_events(struct store *store, int64_t job_seq, int64_t after, const char *type,
     uint64_t limit, struct mc_error *err)
 {
-	struct mc_json *list = mc_json_new_array();
-	bool row = true;
-
-	if (!store_lock(store, err)) {
-		mc_json_free(list);
+	if (!store_lock(store, err))
 		return NULL;
-	}
 	sqlite3_stmt *s = store_statement(store,
 	    "SELECT seq, time_ms, type, data FROM event WHERE job_seq = ?1 AND seq > ?2"
 	    " AND (?3 IS NULL OR type = ?3) ORDER BY seq LIMIT ?4",
 	    err);
-	bool ok = s != NULL && list != NULL;
-	if (ok) {
+	if (s != NULL) {
 		sqlite3_bind_int64(s, 1, job_seq);
 		sqlite3_bind_int64(s, 2, after);
 		bind_text(s, 3, type);
 		sqlite3_bind_int64(s, 4, (int64_t)limit);
 	}
-	while (ok && (ok = store_step(store, s, &row, err)) && row)
-		ok = append_event(list, s, err);
-	if (s != NULL)
-		sqlite3_reset(s);
+	struct mc_json *list = s != NULL ? read_list(store, s, append_event, err) : NULL;
 	store_unlock(store);
-	if (ok)
-		return list;
-	mc_json_free(list);
-	return NULL;
+	return list;
 }
 
 /* --- artifacts ---------------------------------------------------------------------------------
@@ -417,34 +421,22 @@ static bool append_artifact(struct mc_json *list, sqlite3_stmt *s, struct mc_err
 struct mc_json *store_artifacts(struct store *store, int64_t job_seq, const char *prefix,
     const char *after, uint64_t limit, struct mc_error *err)
 {
-	struct mc_json *list = mc_json_new_array();
-	bool row = true;
-
-	if (!store_lock(store, err)) {
-		mc_json_free(list);
+	if (!store_lock(store, err))
 		return NULL;
-	}
 	sqlite3_stmt *s = store_statement(store,
 	    "SELECT path, bytes, sha256 FROM artifact WHERE job_seq = ?1"
 	    " AND (?2 IS NULL OR substr(path, 1, length(?2)) = ?2)"
 	    " AND (?3 IS NULL OR path > ?3) ORDER BY path LIMIT ?4",
 	    err);
-	bool ok = s != NULL && list != NULL;
-	if (ok) {
+	if (s != NULL) {
 		sqlite3_bind_int64(s, 1, job_seq);
 		bind_text(s, 2, prefix);
 		bind_text(s, 3, after);
 		sqlite3_bind_int64(s, 4, (int64_t)limit);
 	}
-	while (ok && (ok = store_step(store, s, &row, err)) && row)
-		ok = append_artifact(list, s, err);
-	if (s != NULL)
-		sqlite3_reset(s);
+	struct mc_json *list = s != NULL ? read_list(store, s, append_artifact, err) : NULL;
 	store_unlock(store);
-	if (ok)
-		return list;
-	mc_json_free(list);
-	return NULL;
+	return list;
 }
 
 bool store_artifact_get(struct store *store, int64_t job_seq, const char *path, char ret_sha256[65],
